@@ -1,0 +1,25 @@
+# How every dasan source is compiled. Private to the project: nothing here reaches a consumer.
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+add_library(dasan_options INTERFACE)
+target_compile_features(dasan_options INTERFACE cxx_std_20 c_std_99)
+target_include_directories(dasan_options INTERFACE
+  "${CMAKE_CURRENT_SOURCE_DIR}" "${CMAKE_CURRENT_SOURCE_DIR}/engine/include")
+target_compile_options(dasan_options INTERFACE
+  -Wall -Wextra -Wconversion
+  -fvisibility=hidden
+  # One rounding per written operation: results must not depend on what a compiler fuses.
+  -ffp-contract=off)
+target_compile_definitions(dasan_options INTERFACE "DASAN_VERSION_STRING=\"${PROJECT_VERSION}\"")
+if(DASAN_WERROR)
+  target_compile_options(dasan_options INTERFACE -Werror)
+endif()
+if(DASAN_SANITIZE)
+  target_compile_options(dasan_options INTERFACE -fsanitize=${DASAN_SANITIZE} -fno-omit-frame-pointer -g1)
+  if(DASAN_SANITIZE MATCHES "undefined")
+    target_compile_options(dasan_options INTERFACE -fno-sanitize-recover=undefined)
+  endif()
+  target_link_options(dasan_options INTERFACE -fsanitize=${DASAN_SANITIZE})
+endif()
