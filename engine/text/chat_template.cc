@@ -40,8 +40,8 @@ ChatTemplate::~ChatTemplate() = default;
 
 std::shared_ptr<const ChatTemplate> ChatTemplate::parse(std::string_view source) {
   if (source.size() > kMaxSourceBytes) {
-    throw Error(Status::kFormat, "chat template: " + std::to_string(source.size()) +
-                                     " bytes, expected at most " + std::to_string(kMaxSourceBytes));
+    throw Error(Status::kFormat, std::string("chat template: ") + std::to_string(source.size()) +
+                                     std::string(" bytes, expected at most ") + std::to_string(kMaxSourceBytes));
   }
   if (!jinja::valid_utf8(source)) {
     throw Error(Status::kFormat, "chat template: not valid UTF-8");
@@ -87,7 +87,7 @@ std::string ChatTemplate::render(const ChatInput& input) const {
   } catch (const jinja::RaisedError&) {
     throw;
   } catch (const Error& error) {
-    throw Error(error.status(), "chat template: line " + std::to_string(interpreter.line()) + ": " +
+    throw Error(error.status(), std::string("chat template: line ") + std::to_string(interpreter.line()) + ": " +
                                     error.message());
   }
 }

@@ -68,7 +68,7 @@ Args with_first(Runtime& rt, const Value& value, const Args& rest) {
 Value apply_filter(Runtime& rt, std::string_view name, const Value& value, const Args& rest) {
   const FilterDef* filter = find_filter(name);
   if (filter == nullptr) {
-    fail("TemplateRuntimeError", "No filter named '" + std::string(name) + "'.");
+    fail("TemplateRuntimeError", std::string("No filter named '") + std::string(name) + "'.");
   }
   rt.heap.step();
   return filter->apply(rt, with_first(rt, value, rest));
@@ -77,7 +77,7 @@ Value apply_filter(Runtime& rt, std::string_view name, const Value& value, const
 bool apply_test(Runtime& rt, std::string_view name, const Value& value, const Args& rest) {
   const TestDef* test = find_test(name);
   if (test == nullptr) {
-    fail("TemplateRuntimeError", "No test named '" + std::string(name) + "'.");
+    fail("TemplateRuntimeError", std::string("No test named '") + std::string(name) + "'.");
   }
   rt.heap.step();
   return test->apply(rt, with_first(rt, value, rest));

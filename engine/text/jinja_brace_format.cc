@@ -131,10 +131,10 @@ class BraceFormatter {
       for (const Keyword& keyword : args_.keywords) {
         if (keyword.name == name) return keyword.value;
       }
-      fail("KeyError", "'" + std::string(name) + "'");
+      fail("KeyError", std::string("'") + std::string(name) + "'");
     }
     if (static_cast<size_t>(index) >= args_.positional.size()) {
-      fail("IndexError", "Replacement index " + std::to_string(index) +
+      fail("IndexError", std::string("Replacement index ") + std::to_string(index) +
                              " out of range for positional args tuple");
     }
     return args_.positional[static_cast<size_t>(index)];

@@ -141,7 +141,8 @@ void Interpreter::eval_arguments(const Expr& expr, Frame* frame, Arguments& out)
     for (const Keyword& given : out.keywords) {
       heap.step();
       if (given.name == entry.key.text()) {
-        fail_type("got multiple values for keyword argument '" + std::string(given.name) + "'");
+        fail_type(std::string("got multiple values for keyword argument '") +
+                  std::string(given.name) + "'");
       }
     }
     out.keywords.push(heap, {entry.key.text(), entry.value});
@@ -173,7 +174,8 @@ Value Interpreter::eval_call(const Expr& expr, Frame* frame) {
 // `input` is what a filter block wrote; it stands where the chain of filters has no value.
 Value Interpreter::eval_filter(const Expr& expr, Frame* frame, const Value* input) {
   if (expr.filter == nullptr) {
-    fail("TemplateRuntimeError", "No filter named '" + std::string(expr.constant.text()) + "'.");
+    fail("TemplateRuntimeError",
+         std::string("No filter named '") + std::string(expr.constant.text()) + "'.");
   }
   Arguments arguments;
   if (expr.a == nullptr) {
@@ -191,7 +193,8 @@ Value Interpreter::eval_filter(const Expr& expr, Frame* frame, const Value* inpu
 
 bool Interpreter::eval_test(const Expr& expr, Frame* frame) {
   if (expr.test == nullptr) {
-    fail("TemplateRuntimeError", "No test named '" + std::string(expr.constant.text()) + "'.");
+    fail("TemplateRuntimeError",
+         std::string("No test named '") + std::string(expr.constant.text()) + "'.");
   }
   Arguments arguments;
   arguments.positional.push(heap, eval(*expr.a, frame));

@@ -13,7 +13,10 @@ constexpr int kMaxNesting = 100;
 constexpr int kMaxHeight = 500;
 
 std::string shown(const Token& token) {
-  return token.type == Tok::kEnd ? "end of template" : "'" + std::string(token.text) + "'";
+  if (token.type == Tok::kEnd) return "end of template";
+  std::string text(1, '\'');
+  text.append(token.text).push_back('\'');
+  return text;
 }
 
 bool find_comparison(const Token& token, Operator& op) {
@@ -487,7 +490,7 @@ void ExpressionParser::arguments(Expr* expr) {
       tokens_.take();
       for (const Expr::KeywordExpr& keyword : expr->keywords) {
         if (keyword.name == name) {
-          fail_syntax(line, "keyword argument repeated: " + std::string(name));
+          fail_syntax(line, std::string("keyword argument repeated: ") + std::string(name));
         }
       }
       expr->keywords.push_back({name, expression()});
@@ -519,7 +522,7 @@ const Expr* ExpressionParser::filter(const Expr* value) {
   Expr* expr = make(ExprKind::kFilter, token.line);
   expr->a = value;
   std::string name(token.text);
-  while (tokens_.skip_op(".")) name += "." + std::string(tokens_.take().text);
+  while (tokens_.skip_op(".")) name += std::string(".") + std::string(tokens_.take().text);
   expr->constant = make_string(ast_.heap, name);
   expr->filter = find_filter(name);
   if (tokens_.peek().op("(")) arguments(expr);

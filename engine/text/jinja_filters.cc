@@ -141,7 +141,6 @@ Value do_indent(Runtime& rt, const Args& args) {
 Value do_truncate(Runtime& rt, const Args& args) {
   const auto [s, length_value, kill_words, end_value, leeway_value] =
       bind("truncate", args, {"s", "length", "killwords", "end", "leeway"}, 1);
-  const Value text = to_text(rt.heap, s);
   const int64_t limit = length_value.missing() ? 255 : to_index(length_value);
   const std::string_view end = end_value.missing() ? "..." : need_string("truncate", end_value);
   const int64_t leeway =
@@ -149,7 +148,9 @@ Value do_truncate(Runtime& rt, const Args& args) {
   const auto end_size = static_cast<int64_t>(count_chars(end));
   if (limit < end_size) fail("AssertionError", "truncate: length is shorter than the end mark");
   if (leeway < 0) fail("AssertionError", "truncate: expected leeway >= 0");
-  if (char_count(*text.str) - leeway <= limit) return text;
+  if (length(s) - leeway <= limit) return s;
+  const Value text = s;
+  need_string("truncate", text);
   std::string_view head =
       text.text().substr(0, char_offset(text.text(), static_cast<size_t>(limit - end_size)));
   if (!truthy(kill_words)) head = head.substr(0, std::min(head.rfind(' '), head.size()));

@@ -288,7 +288,7 @@ void append_float(std::string& out, double v) {
   // Python writes an exponent below 1e-4 and from 1e16 on.
   if (exponent < -4 || exponent >= 16) {
     out += digits.substr(0, 1);
-    if (digits.size() > 1) out += "." + digits.substr(1);
+    if (digits.size() > 1) out += std::string(".") + digits.substr(1);
     out += exponent < 0 ? "e-" : "e+";
     const std::string e = std::to_string(std::abs(exponent));
     if (e.size() < 2) out.push_back('0');
@@ -296,7 +296,7 @@ void append_float(std::string& out, double v) {
     return;
   }
   if (exponent < 0) {
-    out += "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
+    out += std::string("0.") + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
     return;
   }
   const size_t whole = static_cast<size_t>(exponent) + 1;
@@ -451,7 +451,7 @@ bool parse_int(std::string_view text, int base, int64_t& result) {
   const auto parsed = std::from_chars(digits.data(), end, magnitude, base);
   if (parsed.ptr != end || parsed.ec == std::errc::invalid_argument) return false;
   if (parsed.ec != std::errc() || magnitude > (uint64_t{1} << 63) - (negative ? 0 : 1)) {
-    fail("OverflowError", "integer '" + digits.substr(0, 40) + "' is beyond 64 bits");
+    fail("OverflowError", std::string("integer '") + digits.substr(0, 40) + "' is beyond 64 bits");
   }
   result = static_cast<int64_t>(negative ? ~magnitude + 1 : magnitude);
   return true;

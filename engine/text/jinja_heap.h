@@ -12,6 +12,12 @@
 #include <utility>
 #include <vector>
 
+// GCC 12 sees overlapping copies in inlined std::string operations where there are none (its bugs
+// 105329 and 105651); what includes this header builds many messages from strings.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ == 12
+#pragma GCC diagnostic ignored "-Wrestrict"
+#endif
+
 namespace dasan::jinja {
 
 // One owner thread: the thread that renders.

@@ -293,8 +293,8 @@ Value Interpreter::call_macro(const Macro& macro, const Args& args) {
     } else if (parameter.fallback != nullptr) {
       value = eval(*parameter.fallback, frame);
     } else {
-      const Value hint =
-          make_string(heap, "parameter '" + std::string(parameter.name) + "' was not provided");
+      const Value hint = make_string(
+          heap, std::string("parameter '") + std::string(parameter.name) + "' was not provided");
       value = make_undefined_hint(heap, hint.text());
     }
     frame->set(heap, parameter.symbol, value);

@@ -13,7 +13,8 @@
 namespace dasan::jinja {
 
 void fail_syntax(int32_t line, const std::string& message) {
-  throw Error(Status::kFormat, "chat template: line " + std::to_string(line) + ": " + message);
+  throw Error(Status::kFormat,
+              std::string("chat template: line ") + std::to_string(line) + ": " + message);
 }
 
 namespace {
@@ -241,10 +242,10 @@ class Lexer {
       if (op == "{" || op == "(" || op == "[") {
         open.push_back(op == "{" ? '}' : op == "(" ? ')' : ']');
       } else if (op == "}" || op == ")" || op == "]") {
-        if (open.empty()) fail_syntax(line_, "unexpected '" + std::string(op) + "'");
+        if (open.empty()) fail_syntax(line_, std::string("unexpected '") + std::string(op) + "'");
         if (open.back() != op[0]) {
-          fail_syntax(line_,
-                      "unexpected '" + std::string(op) + "', expected '" + open.back() + "'");
+          fail_syntax(line_, std::string("unexpected '") + std::string(op) + "', expected '" +
+                                 open.back() + "'");
         }
         open.pop_back();
       }
@@ -252,7 +253,7 @@ class Lexer {
       advance(pos_ + op.size());
       return;
     }
-    fail_syntax(line_, "unexpected char '" + std::string(1, source_[pos_]) + "'");
+    fail_syntax(line_, std::string("unexpected char '") + std::string(1, source_[pos_]) + "'");
   }
 
   // Digits with single underscores between them.

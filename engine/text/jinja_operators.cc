@@ -52,7 +52,7 @@ std::string_view symbol_of(Operator op) {
 std::string quoted_type(const Value& v) { return "'" + std::string(type_name(v)) + "'"; }
 
 [[noreturn]] void fail_operands(Operator op, const Value& a, const Value& b) {
-  fail_type("unsupported operand type(s) for " + std::string(symbol_of(op)) + ": " +
+  fail_type(std::string("unsupported operand type(s) for ") + std::string(symbol_of(op)) + ": " +
             quoted_type(a) + " and " + quoted_type(b));
 }
 
@@ -225,8 +225,8 @@ bool less_sequences(Runtime& rt, const Seq& a, const Seq& b) {
 }
 
 [[noreturn]] void fail_order(Operator op, const Value& a, const Value& b) {
-  fail_type("'" + std::string(symbol_of(op)) + "' not supported between instances of " +
-            quoted_type(a) + " and " + quoted_type(b));
+  fail_type(std::string("'") + std::string(symbol_of(op)) +
+            "' not supported between instances of " + quoted_type(a) + " and " + quoted_type(b));
 }
 
 bool less_checked(Runtime& rt, Operator op, const Value& a, const Value& b) {

@@ -75,7 +75,7 @@ class StatementParser {
         expect(Tok::kBlockEnd, "end of statement block");
       } else if (token.type == Tok::kEnd) {
         if (ends.size() != 0) {
-          fail_syntax(token.line, "Unexpected end of template, expected '" +
+          fail_syntax(token.line, std::string("Unexpected end of template, expected '") +
                                       std::string(*(ends.end() - 1)) + "'");
         }
         break;
@@ -114,10 +114,11 @@ class StatementParser {
     if (tag.text == "block") return named_block();
     if (tag.text == "print") return print();
     if (tag.text == "break" || tag.text == "continue") {
-      if (loops_ == 0) fail_syntax(tag.line, "'" + std::string(tag.text) + "' outside of a loop");
+      if (loops_ == 0)
+        fail_syntax(tag.line, std::string("'") + std::string(tag.text) + "' outside of a loop");
       return make(tag.text == "break" ? StmtKind::kBreak : StmtKind::kContinue);
     }
-    fail_syntax(tag.line, "Encountered unknown tag '" + std::string(tag.text) + "'");
+    fail_syntax(tag.line, std::string("Encountered unknown tag '") + std::string(tag.text) + "'");
   }
 
   const Stmt* if_statement() {

@@ -58,9 +58,9 @@ void append_view(Heap& heap, std::string& out, const DictView& view) {
 }
 
 void append_range(std::string& out, const Range& range) {
-  out += "range(" + std::to_string(range.start) + ", " +
+  out += std::string("range(") + std::to_string(range.start) + ", " +
          std::to_string(range.start + range.step * range.size);
-  if (range.step != 1) out += ", " + std::to_string(range.step);
+  if (range.step != 1) out += std::string(", ") + std::to_string(range.step);
   out.push_back(')');
 }
 

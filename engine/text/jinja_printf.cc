@@ -28,9 +28,10 @@ class PrintfFormatter {
         conversion();
       }
     }
-    if (!named_ && (value_.is(Kind::kTuple)
-                        ? next_ < value_.seq->size
-                        : next_ == 0 && !value_.is(Kind::kDict) && !value_.is(Kind::kList))) {
+    if (!named_ &&
+        (value_.is(Kind::kTuple) ? next_ < value_.seq->size
+                                 : next_ == 0 && !value_.is(Kind::kDict) &&
+                                       !value_.is(Kind::kUndefined) && !value_.is(Kind::kList))) {
       fail_type("not all arguments converted during string formatting");
     }
     return out_;
@@ -77,7 +78,7 @@ class PrintfFormatter {
       if (!value_.is(Kind::kDict)) fail_type("format requires a mapping");
       const std::string_view key = format_.substr(pos_ + 1, end - pos_ - 1);
       const Value* found = value_.dict->find(rt_.heap, key);
-      if (found == nullptr) fail("KeyError", "'" + std::string(key) + "'");
+      if (found == nullptr) fail("KeyError", std::string("'") + std::string(key) + "'");
       value = *found;
       keyed = named_ = true;
       pos_ = end + 1;

@@ -336,7 +336,7 @@ Value do_map(Runtime& rt, const Args& args) {
         fallback = keyword.value;
       } else {
         fail("FilterArgumentError",
-             "Unexpected keyword argument '" + std::string(keyword.name) + "'");
+             std::string("Unexpected keyword argument '") + std::string(keyword.name) + "'");
       }
     }
     if (attribute.missing()) fail("FilterArgumentError", "map requires a filter argument");

@@ -85,7 +85,12 @@ uint64_t mix(uint64_t h) {
 }  // namespace
 
 void fail(std::string_view kind, std::string_view message) {
-  throw Error(Status::kInvalidArgument, std::string(kind) + ": " + std::string(message));
+  std::string text = std::string(kind) + ": " + std::string(message);
+  // A message about one byte of a longer character must still be text.
+  if (!valid_utf8(text)) {
+    for (char& c : text) c = static_cast<unsigned char>(c) < 0x80 ? c : '?';
+  }
+  throw Error(Status::kInvalidArgument, text);
 }
 void fail_type(std::string_view message) { fail("TypeError", message); }
 void fail_value(std::string_view message) { fail("ValueError", message); }
@@ -106,7 +111,7 @@ std::string undefined_message(const Value& v) {
                (info.element.is(Kind::kInt) ? std::to_string(info.element.integer)
                                             : std::string("of type ") + type_name(info.element));
       }
-      return "'" + owner() + "' has no attribute '" + std::string(info.name) + "'";
+      return std::string("'") + owner() + "' has no attribute '" + std::string(info.name) + "'";
     case Undefined::Origin::kHint:
       return std::string(info.name);
     case Undefined::Origin::kUnsafe:
