@@ -25,7 +25,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     target_compile_options(dasan_kernels_avx2 PRIVATE -mavx2 -mfma -mf16c)
   endif()
   if(TARGET dasan_kernels_avx512)
-    target_compile_options(dasan_kernels_avx512 PRIVATE -mavx2 -mfma -mf16c
+    # The intrinsics headers of GCC 12 use undefined registers on purpose.
+    target_compile_options(dasan_kernels_avx512 PRIVATE
+      $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized -Wno-maybe-uninitialized> -mavx2 -mfma -mf16c
       -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16)
   endif()
 endif()

@@ -37,15 +37,15 @@ struct OpKey {
 class PackedWeight {
  public:
   virtual ~PackedWeight() = default;
-  virtual size_t size_bytes() const noexcept = 0;  // memory it owns; 0 when it uses the file in place
+  virtual size_t size_bytes()
+      const noexcept = 0;  // memory it owns; 0 when it uses the file in place
 
   DType dtype() const noexcept { return dtype_; }
   int32_t rows() const noexcept { return rows_; }
   int32_t cols() const noexcept { return cols_; }
 
  protected:
-  PackedWeight(DType dtype, int32_t rows, int32_t cols)
-      : dtype_(dtype), rows_(rows), cols_(cols) {}
+  PackedWeight(DType dtype, int32_t rows, int32_t cols) : dtype_(dtype), rows_(rows), cols_(cols) {}
 
  private:
   DType dtype_;
@@ -67,12 +67,12 @@ class AttentionPlan {
 
 // The largest step a stream will see; its scratch memory is sized once from it.
 struct StreamLimits {
-  int32_t n_threads = 1;      // CPU backends
-  int32_t max_rows = 1;       // rows of any operand
+  int32_t n_threads = 1;  // CPU backends
+  int32_t max_rows = 1;   // rows of any operand
   int32_t max_seqs = 1;
-  int32_t max_cols = 1;       // the widest k of a matmul
+  int32_t max_cols = 1;  // the widest k of a matmul
   int32_t max_heads = 1, max_head_dim = 1;
-  int32_t max_context = 1;    // tokens of the longest sequence
+  int32_t max_context = 1;  // tokens of the longest sequence
 };
 
 // An ordering domain with its threads and scratch memory. Used by one thread at a time.
@@ -81,7 +81,6 @@ class Stream {
   virtual ~Stream() = default;
   virtual size_t scratch_bytes() const noexcept = 0;
 };
-
 
 class Backend {
  public:
@@ -92,6 +91,7 @@ class Backend {
   virtual std::string_view kernel_name(const OpKey& key) const noexcept = 0;  // for bench and logs
 
   virtual std::unique_ptr<Stream> new_stream(const StreamLimits& limits) = 0;
+  virtual size_t stream_bytes(const StreamLimits& limits) const noexcept = 0;  // its scratch memory
   virtual std::unique_ptr<Buffer> allocate(size_t size_bytes) = 0;  // Error(kOutOfMemory)
 
   // Canonical (GGUF) rows in host memory -> this backend's layout, once, losslessly. [any thread]
@@ -127,10 +127,11 @@ class Backend {
 std::unique_ptr<Backend> make_reference_backend();
 
 enum class CpuIsa : uint8_t { kGeneric, kAvx2, kAvx512 };
-std::string_view cpu_isa_name(CpuIsa isa) noexcept;         // "generic", "avx2", "avx512"
-std::span<const CpuIsa> runnable_cpu_isas() noexcept;       // compiled in and supported here, best first
-// The best runnable one, or the one named by `forced` (as DASAN_CPU_ISA would hold it; empty: none).
-// Error(kInvalidArgument) for an unknown name, Error(kUnsupported) for one this machine lacks.
+std::string_view cpu_isa_name(CpuIsa isa) noexcept;    // "generic", "avx2", "avx512"
+std::span<const CpuIsa> runnable_cpu_isas() noexcept;  // compiled in and supported here, best first
+// The best runnable one, or the one named by `forced` (as DASAN_CPU_ISA would hold it; empty:
+// none). Error(kInvalidArgument) for an unknown name, Error(kUnsupported) for one this machine
+// lacks.
 CpuIsa choose_cpu_isa(std::string_view forced);
 std::unique_ptr<Backend> make_cpu_backend(CpuIsa isa);
 

@@ -21,29 +21,30 @@
 
 namespace dasan::kernels {
 
-class PackedWeight;    // a weight matrix in the layout a backend asked for
-class AttentionPlan;   // how one batch is cut into work items; made once per step, used by all layers
+class PackedWeight;   // a weight matrix in the layout a backend asked for
+class AttentionPlan;  // how one batch is cut into work items; made once per step, used by all
+                      // layers
 
 // y[r, :] = scale * table[tokens[r], :], dequantised to f32 (one rounding for the scale).
 struct EmbedArgs {
-  const PackedWeight* table;         // (n_vocab, n_embd), from Backend::pack_embedding
-  std::span<const int32_t> tokens;   // (rows); each in [0, n_vocab), checked by the caller
-  float scale;                       // 1 for most families
-  MatView y;                         // (rows, n_embd) f32
+  const PackedWeight* table;        // (n_vocab, n_embd), from Backend::pack_embedding
+  std::span<const int32_t> tokens;  // (rows); each in [0, n_vocab), checked by the caller
+  float scale;                      // 1 for most families
+  MatView y;                        // (rows, n_embd) f32
 };
 
 // y[i] = x[rows[i]]: picks the rows whose logits are wanted.
 struct GatherRowsArgs {
-  ConstMatView x;                  // (any, cols) f32
+  ConstMatView x;  // (any, cols) f32
   std::span<const int32_t> rows;
-  MatView y;                       // (rows.size(), cols) f32
+  MatView y;  // (rows.size(), cols) f32
 };
 
 // n[c] = x[c] * (1 / sqrt(sum16(x^2) / cols + eps)) * weight[c]; the three factors multiply left to
 // right. y = n, or residual + scale * n when residual.data is set (scale applied to n first).
 struct RmsNormArgs {
-  ConstMatView x;         // (rows, cols) f32
-  const float* weight;    // (cols)
+  ConstMatView x;       // (rows, cols) f32
+  const float* weight;  // (cols)
   float eps;
   MatView y;              // (rows, cols) f32; may alias x or residual
   ConstMatView residual;  // (rows, cols) f32, or data == nullptr
@@ -63,11 +64,11 @@ struct RmsNormArgs {
 // (d * sc, -(dmin * mn)) rounded to f32 first. MXFP4 uses doubled integer values and d_w / 2.
 // Non-finite x gives unspecified values in its own row, and nothing worse.
 struct MatmulOut {
-  const PackedWeight* w;       // (n, k)
-  const float* bias = nullptr; // (n) or null
-  float scale = 1.0f;          // residual multiplier of some families; 1: not applied
-  MatView y;                   // (rows, n) f32; must not alias x
-  ConstMatView residual;       // (rows, n) f32 or data == nullptr; may alias y
+  const PackedWeight* w;        // (n, k)
+  const float* bias = nullptr;  // (n) or null
+  float scale = 1.0f;           // residual multiplier of some families; 1: not applied
+  MatView y;                    // (rows, n) f32; must not alias x
+  ConstMatView residual;        // (rows, n) f32 or data == nullptr; may alias y
 };
 // Several products of one x (q, k, v; gate and up): x is quantised once, one parallel region.
 struct MatmulArgs {
@@ -95,14 +96,14 @@ struct KvPages {
 // Rotation of the pair (a, b) by (c, s): a' = fma(a, c, -(b * s)), b' = fma(b, c, a * s), where the
 // pairs are (i, i + rope_dim/2), or (2i, 2i + 1) when interleaved; elements from rope_dim on pass.
 struct RopeAppendKvArgs {
-  MatView q;                       // (rows, n_heads * head_dim) f32, changed in place
-  MatView k;                       // (rows, n_kv_heads * head_dim) f32, changed in place
-  ConstMatView v;                  // (rows, n_kv_heads * head_dim) f32
-  const float* q_norm = nullptr;   // (head_dim) or null
-  const float* k_norm = nullptr;   // (head_dim) or null
+  MatView q;                      // (rows, n_heads * head_dim) f32, changed in place
+  MatView k;                      // (rows, n_kv_heads * head_dim) f32, changed in place
+  ConstMatView v;                 // (rows, n_kv_heads * head_dim) f32
+  const float* q_norm = nullptr;  // (head_dim) or null
+  const float* k_norm = nullptr;  // (head_dim) or null
   float norm_eps = 0.0f;
-  const float* cos = nullptr;      // (rows, rope_dim / 2) or null: no rotation
-  const float* sin = nullptr;      // (rows, rope_dim / 2)
+  const float* cos = nullptr;  // (rows, rope_dim / 2) or null: no rotation
+  const float* sin = nullptr;  // (rows, rope_dim / 2)
   int32_t rope_dim = 0;
   bool interleaved = false;
   int32_t n_heads = 0;
@@ -118,25 +119,25 @@ struct RaggedBatch {
   std::span<const int32_t> q_begin;     // (n_seqs + 1)
   std::span<const int32_t> page_begin;  // (n_seqs + 1)
   std::span<const int32_t> page_ids;
-  std::span<const int32_t> kv_len;      // (n_seqs)
+  std::span<const int32_t> kv_len;  // (n_seqs)
 };
 
 // o[r, h, :] = softmax_j(scale * q[r, h, :] . K[j, h / group, :]) V[j, h / group, :] over the keys
 // j <= position(r), and j > position(r) - window when window > 0.
 //
 // Order: keys are cut at absolute positions into splits of kKvSplit. Within a split, for the keys
-// that are visible: s_j = scale * dot, where dot is one fma chain over head_dim ascending (q as f32,
-// K widened exactly); m = max s_j; p_j = exp(s_j - m); l = sum16 over the key index in the split
-// (hidden keys add nothing); o[d] = fma chain over ascending visible j of p_j * V[j, d].
+// that are visible: s_j = scale * dot, where dot is one fma chain over head_dim ascending (q as
+// f32, K widened exactly); m = max s_j; p_j = exp(s_j - m); l = sum16 over the key index in the
+// split (hidden keys add nothing); o[d] = fma chain over ascending visible j of p_j * V[j, d].
 // Splits merge in ascending order into the running (m, l, o): M = max(m, m'),
 // a = exp(m - M), a' = exp(m' - M), l = fma(l', a', l * a), o = fma(o', a', o * a); the first split
 // is taken as it is. Finally o / l. softcap > 0 replaces s by softcap * tanh(s / softcap).
 inline constexpr int32_t kKvSplit = 256;
 struct AttentionArgs {
-  ConstMatView q;               // (rows, n_heads * head_dim) f32
+  ConstMatView q;  // (rows, n_heads * head_dim) f32
   KvPages kv;
   const AttentionPlan* plan;
-  MatView out;                  // (rows, n_heads * head_dim) f32
+  MatView out;  // (rows, n_heads * head_dim) f32
   int32_t n_heads = 0, window = 0;
   float scale = 1.0f, softcap = 0.0f;
 };

@@ -18,9 +18,7 @@ struct ConstMatView {
   const std::byte* row(int64_t r) const noexcept {
     return static_cast<const std::byte*>(data) + static_cast<size_t>(r) * row_stride_bytes;
   }
-  const float* f32_row(int64_t r) const noexcept {
-    return reinterpret_cast<const float*>(row(r));
-  }
+  const float* f32_row(int64_t r) const noexcept { return reinterpret_cast<const float*>(row(r)); }
 };
 
 struct MatView {

@@ -1,0 +1,15 @@
+#include "kernels/cpu/simd_generic.h"
+// The sixteen-lane types above come first: the headers below are written over them.
+// clang-format off
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/table.h"
+// clang-format on
+
+namespace dasan::kernels::cpu {
+
+const KernelTable kGenericTable = make_table("generic");
+
+}  // namespace dasan::kernels::cpu
