@@ -6,10 +6,31 @@
 
 #include <memory>
 
-namespace dasan {
-class Model;
-}  // namespace dasan
+#include "engine/session/engine.h"
+#include "engine/session/request.h"
 
 struct dasan_model {
   std::shared_ptr<const dasan::Model> model;
+};
+
+struct dasan_engine {
+  std::shared_ptr<dasan::Engine> engine;
+  ~dasan_engine() {
+    if (engine) engine->shutdown();
+  }
+};
+
+struct dasan_session {
+  std::shared_ptr<dasan::Engine> engine;
+  std::shared_ptr<dasan::Sequence> sequence;
+  ~dasan_session() {
+    if (engine && sequence) engine->drop(*sequence);
+  }
+};
+
+struct dasan_request {
+  std::shared_ptr<dasan::Engine> engine;
+  std::shared_ptr<dasan::Request> request;
+  dasan::Event event;  // what the last dasan_request_next lent out
+  std::vector<dasan_token_prob> top;
 };

@@ -9,6 +9,7 @@
 #include "engine/api/arguments.h"
 #include "engine/api/guard.h"
 #include "engine/api/handles.h"
+#include "engine/session/engine.h"
 #include "engine/text/tokenizer.h"
 
 namespace dasan::api {
@@ -75,7 +76,7 @@ dasan_model_info describe(const Model& model) {
   info.n_params = model.n_params();
   info.file_bytes = model.file_bytes();
   info.weight_bytes = model.weight_bytes();
-  // KV
+  info.kv_bytes_per_token = Engine::kv_bytes_per_token(model);
   info.fingerprint = model.fingerprint();
   write_field(info.architecture, spec.architecture);
   write_field(info.quantization, model.quantization());

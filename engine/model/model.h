@@ -31,8 +31,8 @@ struct Linear {
 };
 
 struct LayerWeights {
-  Linear q, k, v, o;        // (n_heads*hd, d), (n_kv*hd, d), (n_kv*hd, d), (d, n_heads*hd)
-  Linear gate, up, down;    // (d_ff, d), (d_ff, d), (d, d_ff)
+  Linear q, k, v, o;      // (n_heads*hd, d), (n_kv*hd, d), (n_kv*hd, d), (d, n_heads*hd)
+  Linear gate, up, down;  // (d_ff, d), (d_ff, d), (d, d_ff)
   std::vector<float> attn_norm, ffn_norm;            // (d); before the branch; empty for kPost
   std::vector<float> post_attn_norm, post_ffn_norm;  // (d); after it; kPost and kSandwich only
   std::vector<float> q_norm, k_norm;                 // (head_dim) or empty
@@ -54,17 +54,17 @@ struct GenerationDefaults {
 
 struct TensorInfo {  // for `dasan inspect`
   std::string name;
-  std::string dtype;            // as the file says, also types that cannot be loaded
-  std::vector<int64_t> shape;   // row-major, outermost first
+  std::string dtype;           // as the file says, also types that cannot be loaded
+  std::vector<int64_t> shape;  // row-major, outermost first
   uint64_t size_bytes;
 };
 
 struct LoadOptions {
-  std::string isa;                    // CPU table to force; empty: best
-  int32_t n_threads = 0;              // for packing; 0: all cores
-  bool vocab_only = false;            // tokenizer, template and metadata; no weights
+  std::string isa;          // CPU table to force; empty: best
+  int32_t n_threads = 0;    // for packing; 0: all cores
+  bool vocab_only = false;  // tokenizer, template and metadata; no weights
   std::vector<std::pair<std::string, std::string>> overrides;  // config key -> JSON value
-  std::function<bool(float fraction)> on_progress;  // false cancels: Error(kCancelled)
+  std::function<bool(float fraction)> on_progress;             // false cancels: Error(kCancelled)
 };
 
 class Model {
@@ -75,11 +75,13 @@ class Model {
 
   const ModelSpec& spec() const noexcept { return spec_; }
   const ModelWeights& weights() const;  // Error(kState) when loaded vocab_only
-  bool has_weights() const noexcept { return backend_ != nullptr; }
-  // Backends are stateless but for what their Streams hold, hence usable from a const model.
+  bool has_weights() const noexcept { return loaded_; }
+  // Never null, also without weights. Backends are stateless but for what their Streams hold, hence
+  // usable from a const model.
   kernels::Backend& backend() const noexcept { return *backend_; }
 
-  const Tokenizer& tokenizer() const;  // Error(kUnsupported or kNotFound) with the reason when there is none
+  const Tokenizer& tokenizer()
+      const;  // Error(kUnsupported or kNotFound) with the reason when there is none
   bool has_tokenizer() const noexcept { return tokenizer_ != nullptr; }
   const std::string& chat_template_source() const noexcept { return chat_template_source_; }
   const ChatTemplate& chat_template() const;  // Error(kNotFound) when the model has none
@@ -92,11 +94,15 @@ class Model {
   const std::vector<std::pair<std::string, std::string>>& metadata() const noexcept {
     return metadata_;
   }
-  std::string quantization() const;       // the dtype that holds most weight bytes: "Q4_0"
+  std::string quantization() const;  // the dtype that holds most weight bytes: "Q4_0"
   uint64_t n_params() const noexcept { return n_params_; }
   uint64_t file_bytes() const noexcept { return file_bytes_; }
-  uint64_t weight_bytes() const noexcept { return weight_bytes_; }  // held in memory by this process
-  uint64_t fingerprint() const noexcept { return fingerprint_; }    // of spec, shapes and sampled bytes
+  uint64_t weight_bytes() const noexcept {
+    return weight_bytes_;
+  }  // held in memory by this process
+  uint64_t fingerprint() const noexcept {
+    return fingerprint_;
+  }  // of spec, shapes and sampled bytes
 
  private:
   friend class ModelLoader;
@@ -114,6 +120,7 @@ class Model {
   GenerationDefaults generation_;
   std::vector<TensorInfo> tensors_;
   std::vector<std::pair<std::string, std::string>> metadata_;
+  bool loaded_ = false;
   uint64_t n_params_ = 0, file_bytes_ = 0, weight_bytes_ = 0, fingerprint_ = 0;
 };
 

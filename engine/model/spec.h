@@ -30,11 +30,11 @@ struct RopeTable {
 struct LayerSpec {
   int32_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
   int32_t d_ff = 0;
-  int32_t window = 0;       // sees the last `window` tokens including itself; 0: all
-  int32_t rope_table = 0;   // index into ModelSpec::rope_tables; -1: no rotation (NoPE)
+  int32_t window = 0;      // sees the last `window` tokens including itself; 0: all
+  int32_t rope_table = 0;  // index into ModelSpec::rope_tables; -1: no rotation (NoPE)
   ResidualKind residual = ResidualKind::kPre;
   kernels::Activation activation = kernels::Activation::kSilu;
-  bool qk_norm = false;     // RMSNorm per head on q and k before the rotation
+  bool qk_norm = false;  // RMSNorm per head on q and k before the rotation
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
 };
 
@@ -42,7 +42,7 @@ struct ModelSpec {
   std::string architecture;  // as the file names it: "llama", "qwen3", "exaone4"
   std::string name;          // human name, may be empty
   int32_t n_layers = 0, d_model = 0, n_vocab = 0;
-  int32_t n_ctx_train = 0;   // max_position_embeddings / context_length
+  int32_t n_ctx_train = 0;  // max_position_embeddings / context_length
   float norm_eps = 1e-5f;
   bool tied_embeddings = false;  // the output head is the embedding matrix
   float embedding_multiplier = 1.0f, residual_multiplier = 1.0f, logits_multiplier = 1.0f;

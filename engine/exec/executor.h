@@ -1,0 +1,76 @@
+// Runs one batch through a model: binds the batch to the model's list of steps and walks it. Knows
+// models and kernels, not requests. Everything is allocated in the constructor; run() allocates
+// nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/exec/graph.h"
+#include "engine/model/model.h"
+#include "engine/sched/batch.h"
+#include "kernels/backend.h"
+
+namespace dasan {
+
+struct ExecLimits {
+  int32_t max_rows = 512;       // tokens of one step
+  int32_t max_seqs = 16;        // sequences of one step
+  int32_t max_logit_rows = 16;  // rows of one step whose logits or hidden states are wanted
+  int32_t max_context = 2048;   // tokens of one sequence
+  int32_t n_pages = 128;        // KV pages, shared by all sequences
+  int32_t n_threads = 1;
+  kernels::DType kv_dtype = kernels::DType::kF32;
+};
+
+struct MemoryPlan {
+  uint64_t kv_bytes = 0, workspace_bytes = 0;
+};
+
+class Executor {
+ public:
+  // The model must outlive the executor.
+  Executor(const Model& model, const ExecLimits& limits);
+
+  // Error(kDevice) when the device faults; the batch must keep within the limits.
+  void run(const Batch& batch);
+
+  // Of the batch's logit row i, after run(): (n_vocab) and, normed as the head sees it, (d_model).
+  std::span<const float> logits(int32_t i) const;
+  std::span<const float> hidden(int32_t i) const;
+
+  // Whole pages, all layers, in this backend's layout.
+  size_t page_bytes() const noexcept { return page_bytes_; }
+  void copy_page(int32_t from, int32_t to);
+  void read_page(int32_t page, std::span<std::byte> out);
+  void write_page(int32_t page, std::span<const std::byte> in);
+
+  const ExecLimits& limits() const noexcept { return limits_; }
+
+ private:
+  float* buffer(Slot slot) noexcept;
+  kernels::MatView view(Slot slot, int32_t rows, int32_t cols) noexcept;
+  void fill_rotations(const Batch& batch);
+  void step(const Step& step, const Batch& batch);
+
+  const ModelSpec& spec_;
+  const ModelWeights& weights_;
+  kernels::Backend& backend_;
+  ExecLimits limits_;
+  Graph graph_;
+  std::unique_ptr<kernels::Stream> stream_;
+  std::unique_ptr<kernels::AttentionPlan> plan_;
+  std::unique_ptr<kernels::Buffer> arena_;
+  std::vector<size_t> offsets_;                       // of each Slot in the arena, in floats
+  std::vector<std::unique_ptr<kernels::Buffer>> kv_;  // per layer: (n_pages, page bytes)
+  std::vector<kernels::KvPages> pages_;               // per layer
+  size_t page_bytes_ = 0;                             // of all layers together
+  std::vector<std::vector<float>> cos_, sin_;         // per rope table: (max_rows, rope_dim/2)
+};
+
+// What an Executor of these limits allocates, known before any weight is loaded.
+MemoryPlan plan_memory(const ModelSpec& spec, kernels::Backend& backend, const ExecLimits& limits);
+
+}  // namespace dasan

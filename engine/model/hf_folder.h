@@ -1,0 +1,27 @@
+// What a Hugging Face checkpoint folder holds beside its tensors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/model/model.h"
+
+namespace dasan {
+
+struct HfFolder {
+  std::string config;                       // config.json
+  std::string tokenizer, tokenizer_config;  // their files' text; empty: absent
+  std::string chat_template;                // chat_template.jinja, else of tokenizer_config.json
+  std::vector<std::string> weight_files;    // safetensors, relative
+  std::vector<int32_t> eos_ids;             // config.json and generation_config.json
+  GenerationDefaults generation;
+  std::vector<std::pair<std::string, std::string>> metadata;  // of config.json, values as JSON
+};
+
+// Error(kNotFound) naming what is missing, Error(kUnsupported) for checkpoints that would execute
+// code to load (pickles).
+HfFolder read_hf_folder(const std::string& path);
+
+}  // namespace dasan

@@ -1,0 +1,100 @@
+#include "engine/session/request.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace dasan {
+
+void Waiter::signal() {
+  const std::lock_guard lock(mutex);
+  signalled = true;
+  ready.notify_one();
+}
+
+void Request::publish(const Event& delta) {
+  const std::lock_guard lock(mutex_);
+  Event& m = mailbox_;
+  m.tokens.insert(m.tokens.end(), delta.tokens.begin(), delta.tokens.end());
+  m.logprobs.insert(m.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+  m.top.insert(m.top.end(), delta.top.begin(), delta.top.end());
+  m.text += delta.text;
+  m.done = delta.done;
+  m.finish = delta.finish;
+  m.status = delta.status;
+  m.error = delta.error;
+  m.n_top = delta.n_top;
+  m.prompt_tokens = delta.prompt_tokens;
+  m.cached_tokens = delta.cached_tokens;
+  m.generated_tokens = delta.generated_tokens;
+  m.queue_seconds = delta.queue_seconds;
+  m.prefill_seconds = delta.prefill_seconds;
+  m.decode_seconds = delta.decode_seconds;
+  if (m.empty()) return;
+  changed_.notify_all();
+  for (Waiter* waiter : waiters_) waiter->signal();
+}
+
+bool Request::take(Event& event) {
+  const std::lock_guard lock(mutex_);
+  if (has_callback_) throw Error(Status::kState, "the request delivers its events to a callback");
+  if (done_taken_) throw Error(Status::kState, "the request's last event was already taken");
+  if (mailbox_.empty()) return false;
+  done_taken_ = mailbox_.done;
+  event = std::move(mailbox_);
+  mailbox_ = Event();
+  return true;
+}
+
+bool Request::ready() const {
+  const std::lock_guard lock(mutex_);
+  return !mailbox_.empty() || done_taken_;
+}
+
+bool Request::wait(std::chrono::steady_clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  const auto something = [&] { return !mailbox_.empty() || done_taken_; };
+  if (deadline == std::chrono::steady_clock::time_point::max()) {
+    changed_.wait(lock, something);
+    return true;
+  }
+  return changed_.wait_until(lock, deadline, something);
+}
+
+void Request::add_waiter(Waiter* waiter) {
+  const std::lock_guard lock(mutex_);
+  waiters_.push_back(waiter);
+}
+
+void Request::remove_waiter(Waiter* waiter) {
+  const std::lock_guard lock(mutex_);
+  std::erase(waiters_, waiter);
+}
+
+void Request::deliver(const std::function<int32_t(const Event&)>& callback) {
+  Event event;
+  {
+    const std::lock_guard lock(mutex_);
+    if (mailbox_.empty() || done_taken_ || in_callback_) return;
+    done_taken_ = mailbox_.done;
+    event = std::move(mailbox_);
+    mailbox_ = Event();
+    if (callback_closed_) return;
+    in_callback_ = true;
+    callback_thread_ = std::this_thread::get_id();
+  }
+  const int32_t verdict = callback(event);
+  if (verdict != 0) cancel();
+  const std::lock_guard lock(mutex_);
+  in_callback_ = false;
+  callback_thread_ = {};
+  changed_.notify_all();
+}
+
+void Request::wait_callback_idle() {
+  std::unique_lock lock(mutex_);
+  callback_closed_ = true;
+  if (callback_thread_ == std::this_thread::get_id()) return;  // released from inside itself
+  changed_.wait(lock, [&] { return !in_callback_; });
+}
+
+}  // namespace dasan

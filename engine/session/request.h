@@ -1,0 +1,109 @@
+// One piece of work in flight: a generation, an evaluation or an embedding. The engine's stepping
+// thread produces, one consumer takes events; the two meet in the mailbox, under its own lock.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/sample/sampler.h"
+#include "kernels/core/status.h"
+
+namespace dasan {
+
+class Engine;
+class Generation;
+struct Sequence;
+
+enum class Finish : int32_t { kNone = 0, kStop = 1, kLength = 2, kCancelled = 3, kError = 4 };
+
+// What one event carries. Vectors and strings are borrowed until the next take().
+struct Event {
+  bool done = false;
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;  // (tokens), when asked for
+  std::vector<TokenProb> top;   // (tokens, n_top), when asked for
+  std::string text;             // whole UTF-8 characters
+  Finish finish = Finish::kNone;
+  Status status = Status::kOk;
+  std::string error;
+  int32_t n_top = 0;
+  uint32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
+
+  bool empty() const noexcept { return !done && tokens.empty() && text.empty(); }
+};
+
+struct RequestOptions {
+  std::shared_ptr<Sequence> sequence;  // of a session; null: a fresh one
+  std::vector<int32_t> prompt;
+  uint32_t max_tokens = 0;   // 0: until the context is full
+  uint32_t deadline_ms = 0;  // 0: none
+  int32_t priority = 0;
+  bool ignore_eos = false, render_special = false, logprobs = false;
+  int32_t n_top = 0;
+  SamplingParams sampling;
+  std::vector<std::string> stop;
+  // Nonzero cancels. Called under no lock, never again after the one with done set.
+  std::function<int32_t(const Event&)> on_event;
+};
+
+// A waiter for several requests at once.
+struct Waiter {
+  std::mutex mutex;
+  std::condition_variable ready;
+  bool signalled = false;
+  void signal();
+};
+
+class Request {
+ public:
+  explicit Request(bool has_callback) : has_callback_(has_callback) {}
+
+  // [any thread, signal-safe]
+  void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
+  bool cancelled() const noexcept { return cancelled_.load(std::memory_order_relaxed); }
+
+  // Consumer side. take() moves what has gathered into `event`; false when there is nothing.
+  // Error(kState) after the done event, or on a request with a callback.
+  bool take(Event& event);
+  // Waits until there is something to take or the deadline passes.
+  bool wait(std::chrono::steady_clock::time_point deadline);
+  bool ready() const;
+  bool has_callback() const noexcept { return has_callback_; }
+  void add_waiter(Waiter* waiter);
+  void remove_waiter(Waiter* waiter);
+
+  // The request's engine while it lives, for engines that are stepped by their callers.
+  std::weak_ptr<Engine> engine;
+
+ private:
+  friend class Engine;
+
+  // Producer side: adds to what the consumer will take.
+  void publish(const Event& delta);
+  // Takes and hands to the callback whatever there is. Error state is the engine's to handle.
+  void deliver(const std::function<int32_t(const Event&)>& callback);
+  void wait_callback_idle();
+
+  const bool has_callback_;
+  std::atomic<bool> cancelled_{false};
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  Event mailbox_;
+  bool done_taken_ = false;
+  bool in_callback_ = false, callback_closed_ = false;
+  std::thread::id callback_thread_;
+  std::vector<Waiter*> waiters_;
+};
+
+}  // namespace dasan

@@ -1,0 +1,132 @@
+// Saving and restoring a sequence. Layout, little-endian: magic, version, the model's fingerprint,
+// KV dtype, page bytes, token count, then tokens and pages, each block followed by its checksum
+// (FNV-1a, 64 bits: it finds damage, not malice; a snapshot is trusted like a model file).
+#include <cstring>
+#include <string>
+
+#include "engine/session/engine.h"
+#include "kernels/core/status.h"
+
+namespace dasan {
+namespace {
+
+constexpr uint64_t kMagic = 0x504E53'4E41534144;  // "DASANSNP"
+constexpr uint32_t kVersion = 1;
+
+struct Header {
+  uint64_t magic = kMagic;
+  uint32_t version = kVersion;
+  uint32_t kv_dtype = 0;
+  uint64_t fingerprint = 0, page_bytes = 0, n_tokens = 0, checksum = 0;
+};
+static_assert(sizeof(Header) == 48);
+
+uint64_t checksum(const void* data, size_t size, uint64_t state = 0xCBF29CE484222325u) {
+  const auto* bytes = static_cast<const unsigned char*>(data);
+  for (size_t i = 0; i < size; i++) state = (state ^ bytes[i]) * 0x100000001B3u;
+  return state;
+}
+
+uint64_t header_checksum(Header header) {
+  header.checksum = 0;
+  return checksum(&header, sizeof header);
+}
+
+[[noreturn]] void bad_snapshot(const std::string& why) {
+  throw Error(Status::kFormat, "snapshot: " + why);
+}
+
+}  // namespace
+
+void Engine::save(const Sequence& sequence, const Writer& write) {
+  Sequence copy;
+  {
+    const std::lock_guard lock(mutex_);
+    check_idle(sequence);
+    copy = sequence;
+    for (const int32_t page : copy.pages) pool_.retain(page);
+  }
+  const auto release = [&] {
+    const std::lock_guard lock(mutex_);
+    release_pages(copy);
+  };
+  try {
+    Header header;
+    header.kv_dtype = static_cast<uint32_t>(executor_.limits().kv_dtype);
+    header.fingerprint = model_->fingerprint();
+    header.page_bytes = executor_.page_bytes();
+    header.n_tokens = static_cast<uint64_t>(copy.computed);
+    header.checksum = header_checksum(header);
+    const auto put = [&](const void* data, size_t size) {
+      const uint64_t sum = checksum(data, size);
+      write(data, size);
+      write(&sum, sizeof sum);
+    };
+    write(&header, sizeof header);
+    put(copy.tokens.data(), static_cast<size_t>(copy.computed) * sizeof(int32_t));
+    std::vector<std::byte> page(executor_.page_bytes());
+    for (const int32_t id : copy.pages) {
+      {
+        const std::lock_guard lock(executor_mutex_);
+        executor_.read_page(id, page);
+      }
+      put(page.data(), page.size());
+    }
+  } catch (...) {
+    release();
+    throw;
+  }
+  release();
+}
+
+std::shared_ptr<Sequence> Engine::restore(const Reader& read) {
+  Header header;
+  read(&header, sizeof header);
+  if (header.magic != kMagic) bad_snapshot("the first bytes are not those of a dasan snapshot");
+  if (header.version != kVersion)
+    bad_snapshot("version " + std::to_string(header.version) + ", expected " +
+                 std::to_string(kVersion));
+  if (header.checksum != header_checksum(header)) bad_snapshot("the header is damaged");
+  if (header.fingerprint != model_->fingerprint()) bad_snapshot("it was saved with another model");
+  if (header.kv_dtype != static_cast<uint32_t>(executor_.limits().kv_dtype) ||
+      header.page_bytes != executor_.page_bytes())
+    bad_snapshot("it was saved with another KV type or on another device");
+  if (header.n_tokens > options_.max_context)
+    bad_snapshot(std::to_string(header.n_tokens) + " tokens, expected at most " +
+                 std::to_string(options_.max_context));
+  const auto take = [&](void* data, size_t size, const char* what) {
+    uint64_t sum = 0;
+    read(data, size);
+    read(&sum, sizeof sum);
+    if (sum != checksum(data, size)) bad_snapshot(std::string(what) + " are damaged");
+  };
+  auto sequence = std::make_shared<Sequence>();
+  sequence->tokens.resize(header.n_tokens);
+  take(sequence->tokens.data(), header.n_tokens * sizeof(int32_t), "the tokens");
+  for (const int32_t token : sequence->tokens)
+    if (token < 0 || token >= model_->spec().n_vocab)
+      bad_snapshot("token " + std::to_string(token) + " is outside the vocabulary");
+  const size_t n_pages = (header.n_tokens + kernels::kPageTokens - 1) / kernels::kPageTokens;
+  std::vector<std::byte> page(executor_.page_bytes());
+  try {
+    for (size_t i = 0; i < n_pages; i++) {
+      take(page.data(), page.size(), "the KV pages");
+      int32_t id = 0;
+      {
+        const std::lock_guard lock(mutex_);
+        id = pool_.acquire();
+        sequence->pages.push_back(id);
+      }
+      const std::lock_guard lock(executor_mutex_);
+      executor_.write_page(id, page);
+    }
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    release_pages(*sequence);
+    throw;
+  }
+  sequence->computed = static_cast<int32_t>(header.n_tokens);
+  return sequence;
+}
+
+}  // namespace dasan

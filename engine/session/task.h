@@ -1,0 +1,54 @@
+// The engine's side of a request: what it still has to do and what it has done. Owned by the
+// engine; touched by the stepping thread, and by others under the engine's lock only.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "engine/sample/sampler.h"
+#include "engine/session/engine.h"
+#include "engine/session/request.h"
+#include "engine/session/text_stream.h"
+
+namespace dasan {
+
+class Task {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  std::shared_ptr<Request> request;
+  RequestOptions options;
+  std::shared_ptr<Sequence> sequence;
+  bool own_sequence = false;  // dropped at the end
+
+  // Evaluations and embeddings take rows instead of generating: of hidden states or of logits.
+  Engine::RowSink sink;
+  bool all_rows = false, wants_hidden = false;
+  size_t rows_taken = 0;
+
+  std::optional<Sampler> sampler;  // generations only
+  std::optional<TextStream> text;  // generations of a model with a tokenizer
+  bool running = false, ended = false;
+
+  uint32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  Clock::time_point submitted = Clock::now();
+  Clock::time_point admitted, first_token, last_token;
+  Clock::time_point deadline = Clock::time_point::max();
+  Event delta;  // of the current step; cleared when published
+
+  // This step's place in the batch.
+  int32_t step_tokens = 0, first_logit_row = 0, n_logit_rows = 0;
+
+  bool generates() const noexcept { return sampler.has_value(); }
+  int32_t pending() const noexcept {
+    return static_cast<int32_t>(sequence->tokens.size()) - sequence->computed;
+  }
+  void stamp(Event& event) const;  // counts and times so far
+};
+
+}  // namespace dasan

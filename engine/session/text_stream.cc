@@ -1,0 +1,21 @@
+#include "engine/session/text_stream.h"
+
+namespace dasan {
+
+TextStream::TextStream(const Tokenizer& tokenizer, const std::vector<std::string>& stop,
+                       bool render_special, bool at_text_start)
+    : detokenizer_(tokenizer, render_special, at_text_start), stop_(stop) {}
+
+bool TextStream::feed(int32_t token, std::string& out) {
+  std::string text;
+  detokenizer_.feed(token, text);
+  return stop_.feed(text, out);
+}
+
+void TextStream::flush(std::string& out) {
+  std::string text;
+  detokenizer_.flush(text);
+  if (!stop_.feed(text, out)) stop_.flush(out);
+}
+
+}  // namespace dasan
