@@ -10,8 +10,9 @@
 
 #include "kernels/core/half.h"
 
-#define DASAN_INLINE static inline __attribute__((always_inline))
-#define DASAN_INLINE_MEMBER inline __attribute__((always_inline))
+// Not forced: without vector instructions an inlined kernel is megabytes of scalar code.
+#define DASAN_INLINE static inline
+#define DASAN_INLINE_MEMBER inline
 
 namespace dasan::kernels::cpu {
 namespace {
@@ -22,7 +23,7 @@ struct U8x64 {
   uint8_t b[64];
 };
 
-constexpr int kMaxTile = 4;
+constexpr int kMaxTile = 2;
 constexpr bool kSignedWideDot = false;
 
 DASAN_INLINE F32x16 load(const float* p) { return Eigen::Map<const F32x16>(p); }
