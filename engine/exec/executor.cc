@@ -104,16 +104,21 @@ const std::vector<float>& norm_weight(const ModelWeights& weights, const Step& s
 }  // namespace
 
 Executor::Executor(const Model& model, const ExecLimits& limits)
-    : spec_(model.spec()),
-      weights_(model.weights()),
-      backend_(model.backend()),
+    : Executor(model.spec(), model.weights(), model.backend(), limits) {}
+
+Executor::Executor(const ModelSpec& spec, const ModelWeights& weights, kernels::Backend& backend,
+                   const ExecLimits& limits)
+    : spec_(spec),
+      weights_(weights),
+      backend_(backend),
       limits_(limits),
-      graph_(build_graph(model.spec())) {
+      graph_(build_graph(spec)) {
   const kernels::StreamLimits s = stream_limits(spec_, limits_);
   stream_ = backend_.new_stream(s);
   plan_ = backend_.new_plan(s);
   const ArenaPlan arena = plan_arena(spec_, limits_);
   arena_ = backend_.allocate(arena.floats * sizeof(float));
+  arena_data_ = static_cast<float*>(arena_->data());
   offsets_.assign(arena.offsets.begin(), arena.offsets.end());
   for (const LayerSpec& layer : spec_.layers) {
     const kernels::KvShape shape = kv_shape(layer, limits_);
@@ -129,11 +134,11 @@ Executor::Executor(const Model& model, const ExecLimits& limits)
   }
 }
 
-float* Executor::buffer(Slot slot) noexcept {
-  return static_cast<float*>(arena_->data()) + offsets_[static_cast<size_t>(slot)];
+float* Executor::buffer(Slot slot) const noexcept {
+  return arena_data_ + offsets_[static_cast<size_t>(slot)];
 }
 
-MatView Executor::view(Slot slot, int32_t rows, int32_t cols) noexcept {
+MatView Executor::view(Slot slot, int32_t rows, int32_t cols) const noexcept {
   return kernels::f32_view(buffer(slot), rows, cols);
 }
 
@@ -302,16 +307,17 @@ void Executor::step(const Step& s, const Batch& batch) {
   }
 }
 
-std::span<const float> Executor::logits(int32_t i) const {
-  const auto n = static_cast<size_t>(spec_.n_vocab);
-  const auto* base = static_cast<const float*>(const_cast<kernels::Buffer&>(*arena_).data());
-  return {base + offsets_[static_cast<size_t>(Slot::kLogits)] + static_cast<size_t>(i) * n, n};
+std::span<const float> Executor::output_row(Slot slot, int32_t i, int32_t cols) const noexcept {
+  const auto n = static_cast<size_t>(cols);
+  return {buffer(slot) + static_cast<size_t>(i) * n, n};
 }
 
-std::span<const float> Executor::hidden(int32_t i) const {
-  const auto n = static_cast<size_t>(spec_.d_model);
-  const auto* base = static_cast<const float*>(const_cast<kernels::Buffer&>(*arena_).data());
-  return {base + offsets_[static_cast<size_t>(Slot::kHidden)] + static_cast<size_t>(i) * n, n};
+std::span<const float> Executor::logits(int32_t i) const noexcept {
+  return output_row(Slot::kLogits, i, spec_.n_vocab);
+}
+
+std::span<const float> Executor::hidden(int32_t i) const noexcept {
+  return output_row(Slot::kHidden, i, spec_.d_model);
 }
 
 void Executor::copy_page(int32_t from, int32_t to) {

@@ -33,13 +33,15 @@ class Executor {
  public:
   // The model must outlive the executor.
   Executor(const Model& model, const ExecLimits& limits);
+  Executor(const ModelSpec& spec, const ModelWeights& weights, kernels::Backend& backend,
+           const ExecLimits& limits);
 
   // Error(kDevice) when the device faults; the batch must keep within the limits.
   void run(const Batch& batch);
 
   // Of the batch's logit row i, after run(): (n_vocab) and, normed as the head sees it, (d_model).
-  std::span<const float> logits(int32_t i) const;
-  std::span<const float> hidden(int32_t i) const;
+  std::span<const float> logits(int32_t i) const noexcept;
+  std::span<const float> hidden(int32_t i) const noexcept;
 
   // Whole pages, all layers, in this backend's layout.
   size_t page_bytes() const noexcept { return page_bytes_; }
@@ -50,8 +52,9 @@ class Executor {
   const ExecLimits& limits() const noexcept { return limits_; }
 
  private:
-  float* buffer(Slot slot) noexcept;
-  kernels::MatView view(Slot slot, int32_t rows, int32_t cols) noexcept;
+  float* buffer(Slot slot) const noexcept;
+  kernels::MatView view(Slot slot, int32_t rows, int32_t cols) const noexcept;
+  std::span<const float> output_row(Slot slot, int32_t i, int32_t cols) const noexcept;
   void fill_rotations(const Batch& batch);
   void step(const Step& step, const Batch& batch);
 
@@ -63,6 +66,7 @@ class Executor {
   std::unique_ptr<kernels::Stream> stream_;
   std::unique_ptr<kernels::AttentionPlan> plan_;
   std::unique_ptr<kernels::Buffer> arena_;
+  float* arena_data_ = nullptr;                       // of arena_
   std::vector<size_t> offsets_;                       // of each Slot in the arena, in floats
   std::vector<std::unique_ptr<kernels::Buffer>> kv_;  // per layer: (n_pages, page bytes)
   std::vector<kernels::KvPages> pages_;               // per layer

@@ -15,9 +15,9 @@ class PagePool {
   int32_t total() const noexcept { return static_cast<int32_t>(references_.size()); }
   int32_t available() const noexcept { return static_cast<int32_t>(free_.size()); }
 
-  int32_t acquire();               // one reference; the caller checked available() > 0
-  void retain(int32_t page);       // one more
-  void release(int32_t page);      // the last one returns the page
+  int32_t acquire();           // one reference; the caller checked available() > 0
+  void retain(int32_t page);   // one more
+  void release(int32_t page);  // the last one returns the page
   bool shared(int32_t page) const { return references_[static_cast<size_t>(page)] > 1; }
 
   // Error(kInternal) when a page is neither free nor referenced, or both.

@@ -1,10 +1,11 @@
 // Chooses the next token from one row of logits. A pure function of the logits, the history, the
 // parameters and the position: batch mates, chunking and threads cannot change it.
 //
-// Order of the filters: logit bias, repetition / presence / frequency penalties over the last
-// `penalty_window` tokens, temperature, top_k, top_p, min_p, draw. The draw takes the uniform number
-// that the counter-based generator gives for (seed, position), and walks the kept tokens from the
-// likeliest down (ties: lower id first).
+// Order of the filters: logit bias; repetition, presence and frequency penalties over the last
+// `penalty_window` tokens; temperature; top_k; top_p; min_p; draw. Ties go to the lower id
+// everywhere. The draw takes the uniform number that the counter-based generator gives for (seed,
+// position) and walks the kept tokens: from the likeliest down where top_k or top_p ordered them,
+// else by ascending id.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +17,10 @@
 namespace dasan {
 
 struct SamplingParams {
-  float temperature = 0.0f;  // 0: greedy
-  int32_t top_k = 0;         // 0: off
-  float top_p = 0.0f;        // 0 or 1: off
-  float min_p = 0.0f;        // 0: off
+  float temperature = 0.0f;         // 0: greedy
+  int32_t top_k = 0;                // 0: off
+  float top_p = 0.0f;               // 0 or 1: off
+  float min_p = 0.0f;               // 0: off
   float repetition_penalty = 0.0f;  // 0 or 1: off
   float presence_penalty = 0.0f, frequency_penalty = 0.0f;
   uint32_t penalty_window = 64;
@@ -37,22 +38,24 @@ struct TokenProb {
 
 class Sampler {
  public:
-  // Rows of the logits beyond n_tokens (padding of the vocabulary) are never chosen.
+  // Columns of the logits from n_tokens on (padding of the vocabulary) are never chosen.
   Sampler(SamplingParams params, int32_t n_vocab, int32_t n_tokens);
 
-  // history: prompt and generated tokens so far; position: history.size(), given separately so that
-  // a caller may pass only the window. Allocates nothing.
+  // history: prompt and generated tokens so far; position: the absolute position of the token that
+  // is being chosen. Allocates nothing. Error(kInvalidArgument) when no token is left to choose.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> history,
                  uint64_t position);
 
  private:
+  bool penalises() const noexcept;
   void penalise(std::span<const int32_t> history);
+  int32_t draw(std::span<const float> scores, float best, uint64_t position);
 
   SamplingParams params_;
   int32_t n_tokens_;
-  std::vector<float> scores_;       // (n_vocab), the filtered logits of this call
-  std::vector<int32_t> order_;      // candidates, likeliest first where sorted
-  std::vector<int32_t> counts_;     // (n_vocab), zero between calls
+  std::vector<float> scores_;    // (n_tokens), the biased logits of this call; empty when unchanged
+  std::vector<int32_t> order_;   // (n_tokens), candidates; empty when greedy
+  std::vector<int32_t> counts_;  // (n_vocab), zero between calls; empty without penalties
 };
 
 // log softmax of one entry, accumulated in double over ascending ids.
@@ -71,5 +74,8 @@ class LogProbs {
 // Uniform in [0, 1) with 53 bits: one Philox 4x32-10 block of (seed, position). Salmon et al.,
 // "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 double uniform_at(uint64_t seed, uint64_t position) noexcept;
+
+// One Philox 4x32-10 block, in place.
+void philox(uint32_t counter[4], uint32_t key0, uint32_t key1) noexcept;
 
 }  // namespace dasan

@@ -4,6 +4,10 @@
 // copies made under it, so that clients never wait for a kernel. A second one serialises the use of
 // the executor. Locks are taken in the order executor, bookkeeping, mailbox, and never held over a
 // callback.
+//
+// KV is a cache of what can be computed again: when pages run out, idle sessions give theirs back
+// (the longest unused first), then the worst ranked requests do, and both are recomputed, to the
+// same bits, when their turn comes. Only a sequence that is too large for the whole cache fails.
 #pragma once
 
 #include <atomic>
@@ -22,6 +26,7 @@
 #include "engine/model/model.h"
 #include "engine/sched/batch.h"
 #include "engine/sched/scheduler.h"
+#include "engine/session/callback_queue.h"
 #include "engine/session/request.h"
 
 namespace dasan {
@@ -41,13 +46,16 @@ struct EngineOptions {
 };
 
 // A token history and the pages that hold its KV. Guarded by its engine's lock; the tokens of a
-// busy sequence belong to the request that runs on it.
+// busy sequence belong to the request that runs on it. After a request the history is the prompt
+// and all that was generated, cancelled or not; after one that failed it is what it was before.
 struct Sequence {
-  std::vector<int32_t> tokens;  // the first `computed` have KV
+  std::vector<int32_t>
+      tokens;  // the first `computed` have KV; the others run with the next request
   std::vector<int32_t> pages;
   int32_t computed = 0;
   bool busy = false;
-  bool dropped = false;  // its session is gone; whoever ends the request gives the pages back
+  bool dropped = false;    // its session is gone; whoever ends the request gives the pages back
+  uint64_t last_used = 0;  // in steps of the engine
 };
 
 struct EngineStats {
@@ -66,7 +74,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
  public:
   static std::shared_ptr<Engine> create(std::shared_ptr<const Model> model,
                                         const EngineOptions& options);
-  // What create() would hold, from the spec alone.
+  // What create() would hold, without loading a weight.
   static EnginePlan plan(const Model& model, const EngineOptions& options);
   static uint64_t kv_bytes_per_token(const Model& model);  // at the default KV type
   ~Engine();
@@ -107,47 +115,60 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
  private:
   Engine(std::shared_ptr<const Model> model, const EngineOptions& options);
+  Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
+         const ExecLimits& limits);
   void start();
-  void thread_main();
-  void callback_main();
+  void thread_main() noexcept;
+  void callback_main() noexcept;
 
   std::shared_ptr<Task> make_task(RequestOptions options);
+  void check_fits(Task& task) const;
   void enqueue(std::vector<std::shared_ptr<Task>> tasks);
   void run_to_end(const std::vector<std::shared_ptr<Task>>& tasks);
-  bool step_once();
+  void step_once();
   bool plan_step();
+  void list_candidates();
+  bool make_room();
   void reap_ended();
   void append_to_batch(Task& task, int32_t n_tokens);
-  void finish(Task& task, Finish finish, Status status, const std::string& error);
-  void fail_all(Status status, const std::string& error);
   void after_step();
+  void take_rows(Task& task);
+  Finish take_token(Task& task);
+  void finish(const std::shared_ptr<Task>& task, Finish how, Status status,
+              const std::string& error) noexcept;
+  void fail_all(Status status, const std::string& error) noexcept;
   void deliver_callbacks();
-  void release_pages(Sequence& sequence);
-  void check_idle(const Sequence& sequence) const;
+
+  // Under the lock.
+  void register_sequence(const std::shared_ptr<Sequence>& sequence);
+  void truncate(Sequence& sequence, size_t n_tokens) noexcept;
+  void release_pages(Sequence& sequence) noexcept;
+  bool evict_idle() noexcept;
+  static void check_idle(const Sequence& sequence);
 
   std::shared_ptr<const Model> model_;
   EngineOptions options_;  // resolved: no zeros left
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable work_;
-  std::vector<std::shared_ptr<Task>> tasks_;  // waiting and running, in order of arrival
+  std::vector<std::shared_ptr<Task>> tasks_;        // waiting and running, in order of arrival
+  std::vector<std::weak_ptr<Sequence>> sequences_;  // of sessions, for eviction
   PagePool pool_;
   EngineStats stats_;
   bool stopping_ = false;
-  std::string broken_;  // why the engine can run no more; empty: it can
+  bool broken_ = false;  // the engine can run no more
+  std::string broken_reason_;
 
   std::mutex executor_mutex_;
+  std::atomic<int32_t> executor_waiters_{0};  // the stepping thread lets them go first
   Executor executor_;
   Batch batch_;
   std::vector<Candidate> candidates_;
-  std::vector<Scheduled> scheduled_;
+  Schedule schedule_;
   std::vector<std::pair<int32_t, int32_t>> page_copies_;  // from, to: copy on write
   std::vector<std::shared_ptr<Task>> step_tasks_;         // of the batch's sequences
 
-  std::mutex callback_mutex_;
-  std::condition_variable callback_work_;
-  std::vector<std::shared_ptr<Task>> callback_queue_;
-  bool callback_stop_ = false;
+  CallbackQueue callbacks_;
   std::thread stepper_, caller_;
 };
 

@@ -14,6 +14,12 @@ void Waiter::signal() {
 void Request::publish(const Event& delta) {
   const std::lock_guard lock(mutex_);
   Event& m = mailbox_;
+  // All that can fail for want of memory comes first: an event is added whole or not at all.
+  m.tokens.reserve(m.tokens.size() + delta.tokens.size());
+  m.logprobs.reserve(m.logprobs.size() + delta.logprobs.size());
+  m.top.reserve(m.top.size() + delta.top.size());
+  m.text.reserve(m.text.size() + delta.text.size());
+  m.error = delta.error;
   m.tokens.insert(m.tokens.end(), delta.tokens.begin(), delta.tokens.end());
   m.logprobs.insert(m.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
   m.top.insert(m.top.end(), delta.top.begin(), delta.top.end());
@@ -21,7 +27,6 @@ void Request::publish(const Event& delta) {
   m.done = delta.done;
   m.finish = delta.finish;
   m.status = delta.status;
-  m.error = delta.error;
   m.n_top = delta.n_top;
   m.prompt_tokens = delta.prompt_tokens;
   m.cached_tokens = delta.cached_tokens;
@@ -30,6 +35,15 @@ void Request::publish(const Event& delta) {
   m.prefill_seconds = delta.prefill_seconds;
   m.decode_seconds = delta.decode_seconds;
   if (m.empty()) return;
+  changed_.notify_all();
+  for (Waiter* waiter : waiters_) waiter->signal();
+}
+
+void Request::publish_failure(Status status) noexcept {
+  const std::lock_guard lock(mutex_);
+  mailbox_.done = true;
+  mailbox_.finish = Finish::kError;
+  mailbox_.status = status;
   changed_.notify_all();
   for (Waiter* waiter : waiters_) waiter->signal();
 }
@@ -71,23 +85,28 @@ void Request::remove_waiter(Waiter* waiter) {
 }
 
 void Request::deliver(const std::function<int32_t(const Event&)>& callback) {
-  Event event;
-  {
-    const std::lock_guard lock(mutex_);
-    if (mailbox_.empty() || done_taken_ || in_callback_) return;
+  std::unique_lock lock(mutex_);
+  if (in_callback_) return;  // whoever is in it looks at the mailbox again when it returns
+  while (!mailbox_.empty() && !done_taken_) {
     done_taken_ = mailbox_.done;
-    event = std::move(mailbox_);
+    const Event event = std::move(mailbox_);
     mailbox_ = Event();
-    if (callback_closed_) return;
+    if (callback_closed_) continue;
     in_callback_ = true;
     callback_thread_ = std::this_thread::get_id();
+    lock.unlock();
+    int32_t verdict = 1;
+    try {
+      verdict = callback(event);
+    } catch (...) {
+      // A callback that throws ends its own request, as one that returns nonzero does.
+    }
+    if (verdict != 0) cancel();
+    lock.lock();
+    in_callback_ = false;
+    callback_thread_ = {};
+    changed_.notify_all();
   }
-  const int32_t verdict = callback(event);
-  if (verdict != 0) cancel();
-  const std::lock_guard lock(mutex_);
-  in_callback_ = false;
-  callback_thread_ = {};
-  changed_.notify_all();
 }
 
 void Request::wait_callback_idle() {

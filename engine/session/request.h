@@ -9,8 +9,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <optional>
-#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,7 +19,6 @@
 namespace dasan {
 
 class Engine;
-class Generation;
 struct Sequence;
 
 enum class Finish : int32_t { kNone = 0, kStop = 1, kLength = 2, kCancelled = 3, kError = 4 };
@@ -41,6 +38,16 @@ struct Event {
   double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 
   bool empty() const noexcept { return !done && tokens.empty() && text.empty(); }
+  void clear() noexcept {  // keeps the memory
+    done = false;
+    tokens.clear();
+    logprobs.clear();
+    top.clear();
+    text.clear();
+    error.clear();
+    finish = Finish::kNone;
+    status = Status::kOk;
+  }
 };
 
 struct RequestOptions {
@@ -83,15 +90,14 @@ class Request {
   void add_waiter(Waiter* waiter);
   void remove_waiter(Waiter* waiter);
 
-  // The request's engine while it lives, for engines that are stepped by their callers.
-  std::weak_ptr<Engine> engine;
-
  private:
   friend class Engine;
 
   // Producer side: adds to what the consumer will take.
   void publish(const Event& delta);
-  // Takes and hands to the callback whatever there is. Error state is the engine's to handle.
+  // The last event when there is no memory left for more: its status alone.
+  void publish_failure(Status status) noexcept;
+  // Takes and hands to the callback whatever there is; an exception of the callback cancels.
   void deliver(const std::function<int32_t(const Event&)>& callback);
   void wait_callback_idle();
 

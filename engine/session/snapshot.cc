@@ -1,10 +1,11 @@
-// Saving and restoring a sequence. Layout, little-endian: magic, version, the model's fingerprint,
-// KV dtype, page bytes, token count, then tokens and pages, each block followed by its checksum
-// (FNV-1a, 64 bits: it finds damage, not malice; a snapshot is trusted like a model file).
+// Saving and restoring a sequence. Layout, little-endian: a header (magic, version, KV dtype, the
+// model's fingerprint, page bytes, tokens, tokens that have KV, its checksum), then the tokens and
+// the pages, each block followed by its checksum (FNV-1a, 64 bits: it finds damage, not malice).
 #include <cstring>
 #include <string>
 
 #include "engine/session/engine.h"
+#include "engine/session/limits.h"
 #include "kernels/core/status.h"
 
 namespace dasan {
@@ -17,9 +18,29 @@ struct Header {
   uint64_t magic = kMagic;
   uint32_t version = kVersion;
   uint32_t kv_dtype = 0;
-  uint64_t fingerprint = 0, page_bytes = 0, n_tokens = 0, checksum = 0;
+  uint64_t fingerprint = 0, page_bytes = 0, n_tokens = 0, n_computed = 0, checksum = 0;
 };
-static_assert(sizeof(Header) == 48);
+static_assert(sizeof(Header) == 56);
+
+// Holds the executor between two steps of an engine that is always busy.
+class ExecutorTurn {
+ public:
+  ExecutorTurn(std::mutex& mutex, std::atomic<int32_t>& waiters)
+      : mutex_(mutex), waiters_(waiters) {
+    waiters_.fetch_add(1);
+    mutex_.lock();
+  }
+  ~ExecutorTurn() {
+    waiters_.fetch_sub(1);
+    mutex_.unlock();
+  }
+  ExecutorTurn(const ExecutorTurn&) = delete;
+  ExecutorTurn& operator=(const ExecutorTurn&) = delete;
+
+ private:
+  std::mutex& mutex_;
+  std::atomic<int32_t>& waiters_;
+};
 
 uint64_t checksum(const void* data, size_t size, uint64_t state = 0xCBF29CE484222325u) {
   const auto* bytes = static_cast<const unsigned char*>(data);
@@ -55,19 +76,20 @@ void Engine::save(const Sequence& sequence, const Writer& write) {
     header.kv_dtype = static_cast<uint32_t>(executor_.limits().kv_dtype);
     header.fingerprint = model_->fingerprint();
     header.page_bytes = executor_.page_bytes();
-    header.n_tokens = static_cast<uint64_t>(copy.computed);
+    header.n_tokens = copy.tokens.size();
+    header.n_computed = static_cast<uint64_t>(copy.computed);
     header.checksum = header_checksum(header);
     const auto put = [&](const void* data, size_t size) {
       const uint64_t sum = checksum(data, size);
-      write(data, size);
+      if (size > 0) write(data, size);
       write(&sum, sizeof sum);
     };
     write(&header, sizeof header);
-    put(copy.tokens.data(), static_cast<size_t>(copy.computed) * sizeof(int32_t));
+    put(copy.tokens.data(), copy.tokens.size() * sizeof(int32_t));
     std::vector<std::byte> page(executor_.page_bytes());
     for (const int32_t id : copy.pages) {
       {
-        const std::lock_guard lock(executor_mutex_);
+        const ExecutorTurn turn(executor_mutex_, executor_waiters_);
         executor_.read_page(id, page);
       }
       put(page.data(), page.size());
@@ -94,9 +116,12 @@ std::shared_ptr<Sequence> Engine::restore(const Reader& read) {
   if (header.n_tokens > options_.max_context)
     bad_snapshot(std::to_string(header.n_tokens) + " tokens, expected at most " +
                  std::to_string(options_.max_context));
+  if (header.n_computed > header.n_tokens)
+    bad_snapshot(std::to_string(header.n_computed) + " tokens with KV, expected at most " +
+                 std::to_string(header.n_tokens));
   const auto take = [&](void* data, size_t size, const char* what) {
     uint64_t sum = 0;
-    read(data, size);
+    if (size > 0) read(data, size);
     read(&sum, sizeof sum);
     if (sum != checksum(data, size)) bad_snapshot(std::string(what) + " are damaged");
   };
@@ -106,26 +131,31 @@ std::shared_ptr<Sequence> Engine::restore(const Reader& read) {
   for (const int32_t token : sequence->tokens)
     if (token < 0 || token >= model_->spec().n_vocab)
       bad_snapshot("token " + std::to_string(token) + " is outside the vocabulary");
-  const size_t n_pages = (header.n_tokens + kernels::kPageTokens - 1) / kernels::kPageTokens;
+  const int32_t n_pages = pages_for_tokens(header.n_computed);
   std::vector<std::byte> page(executor_.page_bytes());
   try {
-    for (size_t i = 0; i < n_pages; i++) {
+    for (int32_t i = 0; i < n_pages; i++) {
       take(page.data(), page.size(), "the KV pages");
       int32_t id = 0;
       {
         const std::lock_guard lock(mutex_);
+        sequence->pages.reserve(static_cast<size_t>(n_pages));
+        while (pool_.available() == 0 && evict_idle()) {
+        }
         id = pool_.acquire();
         sequence->pages.push_back(id);
       }
-      const std::lock_guard lock(executor_mutex_);
+      const ExecutorTurn turn(executor_mutex_, executor_waiters_);
       executor_.write_page(id, page);
     }
+    const std::lock_guard lock(mutex_);
+    sequence->computed = static_cast<int32_t>(header.n_computed);
+    register_sequence(sequence);  // from here on it may be evicted
   } catch (...) {
     const std::lock_guard lock(mutex_);
     release_pages(*sequence);
     throw;
   }
-  sequence->computed = static_cast<int32_t>(header.n_tokens);
   return sequence;
 }
 

@@ -25,14 +25,16 @@ class Task {
   RequestOptions options;
   std::shared_ptr<Sequence> sequence;
   bool own_sequence = false;  // dropped at the end
+  size_t history_tokens = 0;  // of the sequence before the prompt: what a failure goes back to
 
   // Evaluations and embeddings take rows instead of generating: of hidden states or of logits.
   Engine::RowSink sink;
   bool all_rows = false, wants_hidden = false;
-  size_t rows_taken = 0;
+  size_t rows_taken = 0;  // a preempted task computes again, but gives no row twice
 
-  std::optional<Sampler> sampler;  // generations only
-  std::optional<TextStream> text;  // generations of a model with a tokenizer
+  std::optional<Sampler> sampler;      // generations only
+  std::optional<TextStream> text;      // of a model with a tokenizer, until a stop string ended it
+  std::vector<TokenProb> top_scratch;  // (n_top)
   bool running = false, ended = false;
 
   uint32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
@@ -44,11 +46,15 @@ class Task {
   // This step's place in the batch.
   int32_t step_tokens = 0, first_logit_row = 0, n_logit_rows = 0;
 
+  // Of the engine's CallbackQueue, under its lock.
+  std::shared_ptr<Task> next_callback;
+  bool in_callback_queue = false;
+
   bool generates() const noexcept { return sampler.has_value(); }
   int32_t pending() const noexcept {
     return static_cast<int32_t>(sequence->tokens.size()) - sequence->computed;
   }
-  void stamp(Event& event) const;  // counts and times so far
+  void stamp(Event& event) const noexcept;  // counts and times so far
 };
 
 }  // namespace dasan
