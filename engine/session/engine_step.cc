@@ -132,6 +132,12 @@ void Engine::append_to_batch(Task& task, int32_t n_tokens) {
   if (task.admitted == Task::Clock::time_point()) {
     task.admitted = Task::Clock::now();
     task.cached_tokens = static_cast<uint32_t>(s.computed);
+    // All the room it will need, so that the steps to come allocate nothing.
+    const size_t limit = options_.max_context;
+    const size_t wanted =
+        task.options.max_tokens == 0 ? limit : s.tokens.size() + task.options.max_tokens;
+    s.tokens.reserve(std::min(limit, wanted));
+    s.pages.reserve(std::min(limit, wanted) / kernels::kPageTokens + 1);
   }
   const int32_t begin = s.computed, end = begin + n_tokens;
   if (begin % kernels::kPageTokens != 0 && pool_.shared(s.pages.back())) {

@@ -11,14 +11,24 @@ void Waiter::signal() {
   ready.notify_one();
 }
 
+namespace {
+
+// Room for `more`, doubling: a consumer that lags must not make each step copy all that waits.
+template <class V>
+void make_room(V& v, size_t more) {
+  if (v.capacity() - v.size() < more) v.reserve(std::max(v.size() + more, 2 * v.capacity()));
+}
+
+}  // namespace
+
 void Request::publish(const Event& delta) {
   const std::lock_guard lock(mutex_);
   Event& m = mailbox_;
   // All that can fail for want of memory comes first: an event is added whole or not at all.
-  m.tokens.reserve(m.tokens.size() + delta.tokens.size());
-  m.logprobs.reserve(m.logprobs.size() + delta.logprobs.size());
-  m.top.reserve(m.top.size() + delta.top.size());
-  m.text.reserve(m.text.size() + delta.text.size());
+  make_room(m.tokens, delta.tokens.size());
+  make_room(m.logprobs, delta.logprobs.size());
+  make_room(m.top, delta.top.size());
+  make_room(m.text, delta.text.size());
   m.error = delta.error;
   m.tokens.insert(m.tokens.end(), delta.tokens.begin(), delta.tokens.end());
   m.logprobs.insert(m.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
@@ -54,8 +64,8 @@ bool Request::take(Event& event) {
   if (done_taken_) throw Error(Status::kState, "the request's last event was already taken");
   if (mailbox_.empty()) return false;
   done_taken_ = mailbox_.done;
-  event = std::move(mailbox_);
-  mailbox_ = Event();
+  std::swap(event, mailbox_);  // the two buffers take turns, so that a stream allocates nothing
+  mailbox_.clear();
   return true;
 }
 
@@ -89,15 +99,15 @@ void Request::deliver(const std::function<int32_t(const Event&)>& callback) {
   if (in_callback_) return;  // whoever is in it looks at the mailbox again when it returns
   while (!mailbox_.empty() && !done_taken_) {
     done_taken_ = mailbox_.done;
-    const Event event = std::move(mailbox_);
-    mailbox_ = Event();
+    std::swap(delivered_, mailbox_);
+    mailbox_.clear();
     if (callback_closed_) continue;
     in_callback_ = true;
     callback_thread_ = std::this_thread::get_id();
     lock.unlock();
     int32_t verdict = 1;
     try {
-      verdict = callback(event);
+      verdict = callback(delivered_);
     } catch (...) {
       // A callback that throws ends its own request, as one that returns nonzero does.
     }

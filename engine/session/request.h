@@ -106,6 +106,7 @@ class Request {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Event mailbox_;
+  Event delivered_;  // what the callback is looking at; its thread's alone
   bool done_taken_ = false;
   bool in_callback_ = false, callback_closed_ = false;
   std::thread::id callback_thread_;

@@ -7,9 +7,9 @@ TextStream::TextStream(const Tokenizer& tokenizer, const std::vector<std::string
     : detokenizer_(tokenizer, render_special, at_text_start), stop_(stop) {}
 
 bool TextStream::feed(int32_t token, std::string& out) {
-  std::string text;
-  detokenizer_.feed(token, text);
-  return stop_.feed(text, out);
+  scratch_.clear();
+  detokenizer_.feed(token, scratch_);
+  return stop_.feed(scratch_, out);
 }
 
 void TextStream::flush(std::string& out) {

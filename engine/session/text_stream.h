@@ -25,6 +25,7 @@ class TextStream {
  private:
   StreamDetokenizer detokenizer_;
   StopMatcher stop_;
+  std::string scratch_;  // of one token
 };
 
 }  // namespace dasan

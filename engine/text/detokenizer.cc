@@ -7,9 +7,9 @@
 namespace dasan {
 
 void StreamDetokenizer::feed(int32_t token, std::string& out) {
-  std::string bytes = tokenizer_.piece(token, render_special_);
+  std::string_view bytes = tokenizer_.piece(token, render_special_);
   if (at_start_ && !bytes.empty() && !tokenizer_.is_special(token)) {
-    if (bytes.front() == ' ') bytes.erase(0, 1);
+    if (bytes.front() == ' ') bytes.remove_prefix(1);
     at_start_ = false;
   }
   pending_ += bytes;

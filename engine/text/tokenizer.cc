@@ -17,9 +17,10 @@ std::optional<int32_t> Tokenizer::token_id(std::string_view text) const {
   return found == by_name_.end() ? std::nullopt : std::optional<int32_t>(found->second);
 }
 
-std::string Tokenizer::piece(int32_t id, bool render_special) const {
+std::string_view Tokenizer::piece(int32_t id, bool render_special) const {
   if (id < 0 || id >= vocab_size()) return {};
-  if (is_special(id)) return render_special ? names_[static_cast<size_t>(id)] : std::string();
+  if (is_special(id))
+    return render_special ? std::string_view(names_[static_cast<size_t>(id)]) : std::string_view();
   return pieces_[static_cast<size_t>(id)];
 }
 
@@ -27,9 +28,9 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool render_special)
   std::string out;
   bool at_start = drops_leading_space_;
   for (const int32_t id : ids) {
-    std::string bytes = piece(id, render_special);
+    std::string_view bytes = piece(id, render_special);
     if (at_start && !is_special(id) && !bytes.empty()) {
-      if (bytes.front() == ' ') bytes.erase(0, 1);
+      if (bytes.front() == ' ') bytes.remove_prefix(1);
       at_start = false;
     }
     out += bytes;

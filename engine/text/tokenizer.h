@@ -58,7 +58,7 @@ class Tokenizer {
 
   // The bytes of a token as they appear in text; control tokens are empty unless rendered. Ids
   // outside the vocabulary are empty.
-  std::string piece(int32_t id, bool render_special) const;
+  std::string_view piece(int32_t id, bool render_special) const;
   std::string decode(std::span<const int32_t> ids, bool render_special) const;
 
   int32_t vocab_size() const noexcept { return static_cast<int32_t>(pieces_.size()); }
