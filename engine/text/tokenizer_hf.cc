@@ -135,6 +135,9 @@ class HfTokenizerReader {
   void read_pre_tokenizer(const element& e) {
     using Behavior = SplitStep::Behavior;
     const std::string type = type_of(e);
+    // Such a step would see the byte alphabet instead of the text.
+    if (byte_level_ && type != "ByteLevel" && type != "Sequence")
+      unsupported("the pre_tokenizer '" + type + "' after ByteLevel");
     if (type == "Sequence") {
       array list;
       if (e["pretokenizers"].get(list) != simdjson::SUCCESS)

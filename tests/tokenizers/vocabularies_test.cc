@@ -86,6 +86,36 @@ TEST_CASE("llama.cpp vocabularies give the expected ids") {
   CHECK(vocabularies == 9);
 }
 
+TEST_CASE("llama.cpp's cases for vocabularies published as vocab and merges") {
+  const auto folder = shared_data("tokenizers/llama.cpp-vocab");
+  if (!folder) return;
+  const auto root = shared_data_root();
+  struct Source {
+    const char *name, *vocab, *merges, *regex;
+    bool ignore_merges;
+  };
+  for (const Source& s : {Source{"llama-bpe", "tokenizers/llama3-hf-style/encoder.json",
+                                 "tokenizers/llama3-hf-style/vocab.bpe", kLlama3Regex, true},
+                          Source{"qwen2", "tokenizers/qwen2/vocab.json",
+                                 "tokenizers/qwen2/merges.txt", kQwen2Regex, false}}) {
+    const auto tokenizer = Tokenizer::from_hf(
+        wrap_bpe(slurp(root / s.vocab), slurp(root / s.merges), s.regex, s.ignore_merges, "null"),
+        "");
+    const std::string base = (*folder / ("ggml-vocab-" + std::string(s.name) + ".gguf")).string();
+    const std::vector<std::string> inputs = split_cases(slurp(base + ".inp"));
+    const std::vector<std::vector<int32_t>> expected = parse_ids(slurp(base + ".out"));
+    REQUIRE(inputs.size() == expected.size());
+    size_t equal = 0;
+    for (size_t i = 0; i < inputs.size(); i++) {
+      const auto ids = tokenizer->encode(inputs[i], plain()).ids;
+      INFO(s.name, " case ", i, ": ", inputs[i]);
+      CHECK(ids == expected[i]);
+      equal += ids == expected[i];
+    }
+    std::printf("  %-16s %zu of %zu\n", s.name, equal, inputs.size());
+  }
+}
+
 TEST_CASE("ids of Korean texts: GPT-2, Llama 3, Qwen2, EXAONE 4") {
   const auto path = shared_data("expected/tokenization/korean_bpe_ids.json");
   if (!path) return;
