@@ -41,7 +41,8 @@ inline TestTensor make_tensor(const std::string& name, const std::vector<int64_t
   for (const int64_t d : shape) n *= static_cast<size_t>(d);
   const uint64_t hash = fnv1a(name);
   const bool is_norm = shape.size() == 1 && name.ends_with(".weight");
-  const bool is_embedding = name.find("embed_tokens") != name.npos || name.find(".wte.") != name.npos;
+  const bool is_embedding =
+      name.find("embed_tokens") != name.npos || name.find(".wte.") != name.npos;
   for (size_t i = 0; i < n; i++) {
     const auto bits = static_cast<int32_t>(counter(hash, i) >> 48);
     const float u = static_cast<float>(bits - 32768) / 32768.0f;
@@ -63,7 +64,8 @@ inline std::string encode(const TestTensor& t, kernels::DType dtype) {
 }
 
 inline void write_file(const std::filesystem::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
 inline std::string read_file(const std::filesystem::path& path) {
