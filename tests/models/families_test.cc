@@ -66,5 +66,44 @@ TEST_CASE("every family gives the logits of transformers") {
               << " logits against transformers, worst error " << tally.worst << "\n";
 }
 
+// Were a feature ignored by both sides' weights, the comparison above would prove nothing.
+TEST_CASE("each feature of the fixtures changes the logits by far more than the tolerance") {
+  const struct {
+    const char *fixture, *key, *value;
+  } changes[] = {
+      {"mistral_window", "sliding_window", "8"},
+      {"mistral_window", "sliding_window", "null"},
+      {"qwen2", "use_sliding_window", "true"},
+      {"qwen2_tied_window", "use_sliding_window", "false"},
+      {"qwen2_tied_window", "max_window_layers", "2"},
+      {"qwen3_tied_window", "max_window_layers", "0"},
+      {"llama_llama3", "rope_scaling", "null"},
+      {"llama_llama3", "rope_scaling.factor", "7"},
+      {"llama_llama3", "rope_scaling.high_freq_factor", "3"},
+      {"llama_yarn", "rope_scaling", "null"},
+      {"llama_yarn", "rope_scaling", R"({"rope_type":"linear","factor":4})"},
+      {"llama_yarn", "rope_scaling.original_max_position_embeddings", "32"},
+      {"llama_yarn_factor", "rope_scaling.attention_factor", "1.4"},
+      {"llama_yarn_factor", "rope_scaling.beta_slow", "1"},
+      {"llama_linear", "rope_scaling.factor", "3"},
+      {"qwen3_yarn", "rope_parameters.factor", "3"},
+      {"exaone4_window", "sliding_window", "7"},
+      {"exaone4_window", "sliding_window", "null"},
+      {"exaone4_window", "sliding_window_pattern", "\"LG\""},
+      {"exaone4_global", "sliding_window", "64"},
+      {"exaone35", "rope_theta", "10000"},
+  };
+  for (const auto& [fixture, key, value] : changes) {
+    INFO(std::string(fixture) << " with " << std::string(key) << " = " << std::string(value));
+    const Fixture f = read_fixture(fixture);
+    const TempFolder folder;
+    write_hf_folder(f, folder / "hf");
+    LoadOptions options;
+    options.overrides = {{key, value}};
+    const auto model = Model::load((folder / "hf").string(), options);
+    CHECK(max_error(run_tokens(*model, f.tokens, 16), f.logits) > 100 * kTolerance);
+  }
+}
+
 }  // namespace
 }  // namespace dasan::test

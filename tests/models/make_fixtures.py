@@ -76,8 +76,8 @@ CASES = {
     "llama_head_dim": case("llama", head_dim=16),
     "llama_llama3": case("llama", rope_theta=500000.0, rope_scaling=LLAMA3),
     "llama_yarn": case("llama", rope_scaling=YARN, head_dim=16),
-    "llama_yarn_factor": case("llama", rope_scaling={**YARN, "attention_factor": 1.5,
-                                                     "beta_fast": 16.0, "beta_slow": 2.0}),
+    "llama_yarn_factor": case("llama", head_dim=32, rope_scaling={
+        **YARN, "attention_factor": 1.5, "beta_fast": 2.0, "beta_slow": 0.25}),
     "llama_linear": case("llama", rope_scaling=dict(type="linear", factor=4.0)),
     "mistral_window": case("mistral", sliding_window=7, num_hidden_layers=3),
     "qwen2": case("qwen2", **QWEN, use_sliding_window=False, sliding_window=5,
