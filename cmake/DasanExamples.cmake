@@ -1,1 +1,15 @@
-# Examples rules.
+# The example programs. They see the library as any other program does: through its public headers.
+function(dasan_example name source)
+  add_executable(${name} "${CMAKE_CURRENT_SOURCE_DIR}/${source}")
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/examples" LINKER_LANGUAGE CXX)
+  target_link_libraries(${name} PRIVATE dasan::dasan)
+  target_compile_features(${name} PRIVATE c_std_99 cxx_std_20)
+  target_compile_options(${name} PRIVATE -Wall -Wextra -Wconversion $<$<BOOL:${DASAN_WERROR}>:-Werror>)
+  if(DASAN_SANITIZE)
+    target_compile_options(${name} PRIVATE -fsanitize=${DASAN_SANITIZE})
+    target_link_options(${name} PRIVATE -fsanitize=${DASAN_SANITIZE})
+  endif()
+endfunction()
+dasan_example(example_complete examples/c/complete.c)
+dasan_example(example_chat examples/cpp/chat.cpp)
