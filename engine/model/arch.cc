@@ -73,17 +73,19 @@ constexpr TensorNames kGgufNames{"token_embd",   "output_norm", "output",   "blk
                                  "post_ffw_norm"};
 
 constexpr Family kFamilies[] = {
-    // name, hf model_type, gguf arch, residual, qk norm, gguf interleaved, nope, window flag, names
-    {"llama", "llama,mistral", "llama", ResidualKind::kPre, false, true, false, false, &kHfNames,
-     &kGgufNames},
-    {"qwen2", "qwen2", "qwen2", ResidualKind::kPre, false, false, false, true, &kHfNames,
-     &kGgufNames},
-    {"qwen3", "qwen3", "qwen3", ResidualKind::kPre, true, false, false, true, &kHfNames,
-     &kGgufNames},
-    {"exaone", "exaone", "exaone", ResidualKind::kPre, false, false, false, false, &kExaoneNames,
-     &kGgufNames},
+    // name, hf model_type, gguf arch, residual, qk norm, gguf interleaved, nope, window, names
+    {"llama", "llama", "llama", ResidualKind::kPre, false, true, false, WindowRule::kNever,
+     &kHfNames, &kGgufNames},
+    {"mistral", "mistral", "", ResidualKind::kPre, false, true, false, WindowRule::kGiven,
+     &kHfNames, &kGgufNames},
+    {"qwen2", "qwen2", "qwen2", ResidualKind::kPre, false, false, false, WindowRule::kFlagged,
+     &kHfNames, &kGgufNames},
+    {"qwen3", "qwen3", "qwen3", ResidualKind::kPre, true, false, false, WindowRule::kFlagged,
+     &kHfNames, &kGgufNames},
+    {"exaone", "exaone", "exaone", ResidualKind::kPre, false, false, false, WindowRule::kNever,
+     &kExaoneNames, &kGgufNames},
     {"exaone4", "exaone4,exaone4_5_text,exaone4_5", "exaone4", ResidualKind::kPost, true, false,
-     true, false, &kHfPostNames, &kGgufNames},
+     true, WindowRule::kGiven, &kHfPostNames, &kGgufNames},
 };
 
 bool in_list(std::string_view list, std::string_view item) {
@@ -189,8 +191,11 @@ double positive(const Config& c, std::string_view key, double value) {
 
 RopeSettings hf_rope(const Config& c, const ModelSpec& spec, int32_t head_dim) {
   RopeSettings s;
-  // transformers 5 writes rope_parameters; older files rope_theta and rope_scaling.
-  const std::string at = c.has("rope_parameters") ? "rope_parameters." : "rope_scaling.";
+  // transformers 5 writes rope_parameters; older files, and callers, rope_theta and rope_scaling.
+  const std::string at = c.has("rope_scaling") ? "rope_scaling." : "rope_parameters.";
+  for (const char* layers : {"full_attention", "sliding_attention"})
+    if (c.has(at + layers))
+      unsupported(c, at + layers, "set", "one rotation for all layers in this family");
   const auto number = [&](const char* key) { return c.number(at + key); };
   if (const auto theta = c.number("rope_parameters.rope_theta"); theta) {
     s.theta = positive(c, "rope_theta", *theta);
@@ -219,6 +224,7 @@ RopeSettings hf_rope(const Config& c, const ModelSpec& spec, int32_t head_dim) {
   s.beta_slow = positive(c, at + "beta_slow", number("beta_slow").value_or(1.0));
   s.truncate = c.flag(at + "truncate").value_or(true);
   s.attention_factor = number("attention_factor");
+  if (s.attention_factor) positive(c, at + "attention_factor", *s.attention_factor);
   s.mscale = number("mscale");
   s.mscale_all_dim = number("mscale_all_dim");
   return s;
@@ -228,10 +234,11 @@ RopeSettings gguf_rope(const Config& c, const ModelSpec& spec, int32_t head_dim,
   RopeSettings s;
   s.interleaved = interleaved;
   s.theta = positive(c, "rope.freq_base", c.number("rope.freq_base").value_or(10000.0));
-  s.dim = static_cast<int32_t>(c.integer("rope.dimension_count").value_or(head_dim));
-  if (s.dim < 2 || s.dim > head_dim || s.dim % 2 != 0)
-    unsupported(c, "rope.dimension_count", fmt::format("{}", s.dim),
+  const int64_t dim = c.integer("rope.dimension_count").value_or(head_dim);
+  if (dim < 2 || dim > head_dim || dim % 2 != 0)
+    unsupported(c, "rope.dimension_count", fmt::format("{}", dim),
                 fmt::format("an even number up to {}", head_dim));
+  s.dim = static_cast<int32_t>(dim);
   if (const auto kind = c.text("rope.scaling.type"))
     s.scaling = scaling_kind(c, "rope.scaling.type", *kind);
   // Old files say only how much to stretch.
@@ -251,7 +258,8 @@ RopeSettings gguf_rope(const Config& c, const ModelSpec& spec, int32_t head_dim,
                          c.number("rope.scaling.yarn_beta_slow").value_or(1.0));
   // llama.cpp multiplies its own 0.1 ln(factor) + 1 by attn_factor.
   if (const auto factor = c.number("rope.scaling.attn_factor"))
-    s.attention_factor = *factor * (0.1 * std::log(std::max(s.factor, 1.0)) + 1.0);
+    s.attention_factor = positive(c, "rope.scaling.attn_factor", *factor) *
+                         (0.1 * std::log(std::max(s.factor, 1.0)) + 1.0);
   return s;
 }
 
@@ -279,7 +287,11 @@ std::vector<bool> local_layers(const Family& family, FileKind kind, const Config
   if (kind == FileKind::kGguf) {
     if (const auto pattern = c.numbers("attention.sliding_window_pattern")) {
       if (pattern->size() == 1) {
-        const auto period = static_cast<size_t>(std::max(1.0, pattern->front()));
+        const double given = pattern->front();
+        if (!(given >= 1 && given <= INT32_MAX))
+          unsupported(c, "attention.sliding_window_pattern", fmt::format("{}", given),
+                      "a period or one entry per layer");
+        const auto period = static_cast<size_t>(given);
         for (size_t i = 0; i < n; i++) local[i] = (i + 1) % period != 0;
       } else if (pattern->size() >= n) {
         for (size_t i = 0; i < n; i++) local[i] = (*pattern)[i] != 0;
@@ -301,7 +313,8 @@ std::vector<bool> local_layers(const Family& family, FileKind kind, const Config
         unsupported(c, "layer_types", type, "sliding_attention or full_attention");
       local[i] = type == "sliding_attention";
     }
-  } else if (const auto first = c.integer("max_window_layers"); first && family.window_needs_flag) {
+  } else if (const auto first = c.integer("max_window_layers");
+             first && family.window == WindowRule::kFlagged) {
     for (size_t i = 0; i < n; i++) local[i] = static_cast<int64_t>(i) >= *first;
   } else if (family.nope_on_global) {
     std::string pattern = "LLLG";
@@ -325,7 +338,7 @@ const Family& find_family(FileKind kind, std::string_view architecture) {
   for (const Family& f : kFamilies) {
     const std::string_view names = kind == FileKind::kGguf ? f.gguf_arch : f.hf_types;
     if (in_list(names, architecture)) return f;
-    known += known.empty() ? "" : ", ";
+    known += known.empty() || names.empty() ? "" : ", ";
     known += names;
   }
   throw Error(
@@ -357,11 +370,12 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
     unsupported(config, "the layer count", fmt::format("{}", spec.n_layers), "at most 4096");
   spec.d_model = fields.count({"hidden_size", "n_embd"}, "embedding_length");
   spec.n_ctx_train = fields.count({"max_position_embeddings"}, "context_length");
-  spec.norm_eps =
-      static_cast<float>(fields
-                             .number({"rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps"},
-                                     "attention.layer_norm_rms_epsilon")
-                             .value_or(1e-5));
+  spec.norm_eps = static_cast<float>(
+      positive(config, "the epsilon of the norms",
+               fields
+                   .number({"rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps"},
+                           "attention.layer_norm_rms_epsilon")
+                   .value_or(1e-5)));
   const int32_t d_ff = fields.count({"intermediate_size"}, "feed_forward_length");
   const int32_t n_heads = fields.count({"num_attention_heads"}, "attention.head_count");
   const int32_t n_kv = fields.count({"num_key_value_heads"}, "attention.head_count_kv", n_heads);
@@ -377,8 +391,12 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
                   fmt::format("{}", head_dim));
 
   const SourceTensor* embedding = tensors.find(std::string(names.embedding) + ".weight");
-  if (embedding == nullptr || embedding->shape.size() != 2)
+  if (embedding == nullptr)
     throw Error(Status::kFormat, fmt::format("{}.weight is absent", names.embedding));
+  if (embedding->shape.size() != 2 || embedding->shape[0] < 1)
+    throw Error(Status::kFormat,
+                fmt::format("{}.weight: shape ({}), expected (vocabulary, {})", names.embedding,
+                            fmt::join(embedding->shape, ", "), spec.d_model));
   spec.n_vocab = static_cast<int32_t>(embedding->shape[0]);
   spec.tied_embeddings = !tensors.has(std::string(names.head) + ".weight");
   if (kind == FileKind::kHuggingFace) {
@@ -399,15 +417,37 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
   if (kind == FileKind::kGguf) apply_rope_freqs(tensors, table);
   spec.rope_tables.push_back(std::move(table));
 
-  int32_t window = static_cast<int32_t>(
-      fields.number({"sliding_window"}, "attention.sliding_window").value_or(0));
-  if (kind == FileKind::kHuggingFace && family.window_needs_flag &&
-      !config.flag("use_sliding_window").value_or(false))
+  const double given_window =
+      fields.number({"sliding_window"}, "attention.sliding_window").value_or(0);
+  if (!(given_window >= 0 && given_window <= INT32_MAX))
+    unsupported(config, "sliding_window", fmt::format("{}", given_window), "a count of tokens");
+  int32_t window = static_cast<int32_t>(given_window);
+  if (kind == FileKind::kHuggingFace &&
+      (family.window == WindowRule::kNever || (family.window == WindowRule::kFlagged &&
+                                               !config.flag("use_sliding_window").value_or(false))))
     window = 0;
   const std::vector<bool> local = local_layers(family, kind, config, spec.n_layers);
-  const auto probe = [&](int32_t layer, std::string_view role) {
-    return !role.empty() && tensors.has(layer_tensor(names, layer, role, ".bias"));
+  // Whether layer i has the biases of these roles: all of them or none.
+  const auto probe = [&](int32_t i, std::initializer_list<std::string_view> roles, bool said) {
+    std::string missing;
+    int found = 0;
+    for (const std::string_view role : roles) {
+      const std::string name = layer_tensor(names, i, role, ".bias");
+      if (tensors.has(name)) {
+        found++;
+      } else {
+        missing = name;
+      }
+    }
+    if (!missing.empty() && (found > 0 || said))
+      throw Error(Status::kFormat,
+                  fmt::format("{} is absent, and {} biases", missing,
+                              said ? "the configuration asks for" : "its neighbours have"));
+    return found > 0;
   };
+  const bool hf = kind == FileKind::kHuggingFace;
+  const bool says_attention = hf && config.flag("attention_bias").value_or(false);
+  const bool says_mlp = hf && config.flag("mlp_bias").value_or(false);
   for (int32_t i = 0; i < spec.n_layers; i++) {
     LayerSpec layer;
     layer.n_heads = n_heads;
@@ -419,9 +459,9 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
     layer.rope_table = family.nope_on_global && window > 0 && !is_local ? -1 : 0;
     layer.residual = family.residual;
     layer.qk_norm = family.qk_norm;
-    layer.qkv_bias = probe(i, names.q) || probe(i, names.k) || probe(i, names.v);
-    layer.o_bias = probe(i, names.o);
-    layer.mlp_bias = probe(i, names.gate) || probe(i, names.up) || probe(i, names.down);
+    layer.qkv_bias = probe(i, {names.q, names.k, names.v}, says_attention);
+    layer.o_bias = probe(i, {names.o}, false);
+    layer.mlp_bias = probe(i, {names.gate, names.up, names.down}, says_mlp);
     spec.layers.push_back(layer);
   }
   config.check_overrides_used();

@@ -19,15 +19,18 @@ struct TensorNames {
   std::string_view attn_norm, ffn_norm, post_attn_norm, post_ffn_norm;
 };
 
+// When the `sliding_window` of a Hugging Face configuration counts. In GGUF files it always does.
+enum class WindowRule : uint8_t { kNever, kGiven, kFlagged };  // kFlagged: with use_sliding_window
+
 struct Family {
   std::string_view name;       // for messages
   std::string_view hf_types;   // model_type values, comma separated
-  std::string_view gguf_arch;  // general.architecture
+  std::string_view gguf_arch;  // general.architecture; empty: shares another family's
   ResidualKind residual;
   bool qk_norm;
-  bool gguf_interleaved;   // rotation pairs in GGUF files; Hugging Face files use halves
-  bool nope_on_global;     // global layers do not rotate when there is a window
-  bool window_needs_flag;  // the window counts only with use_sliding_window
+  bool gguf_interleaved;  // rotation pairs in GGUF files; Hugging Face files use halves
+  bool nope_on_global;    // global layers do not rotate when there is a window
+  WindowRule window;
   const TensorNames* hf_names;
   const TensorNames* gguf_names;
 };

@@ -15,7 +15,7 @@ GgufVocab read_gguf_vocab(const GgufFile& g) {
   for (const double s : g.get_numbers("tokenizer.ggml.scores").value_or(std::vector<double>{}))
     vocab.scores.push_back(static_cast<float>(s));
   for (const double t : g.get_numbers("tokenizer.ggml.token_type").value_or(std::vector<double>{}))
-    vocab.token_types.push_back(static_cast<int32_t>(t));
+    vocab.token_types.push_back(t >= 0 && t <= 255 ? static_cast<int32_t>(t) : 0);  // 0: undefined
   const auto id = [&](const std::string& key) {
     const auto v = g.get_int("tokenizer.ggml." + key + "_token_id");
     return v && *v >= 0 && *v < static_cast<int64_t>(vocab.tokens.size()) ? static_cast<int32_t>(*v)
