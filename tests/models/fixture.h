@@ -124,7 +124,22 @@ class GgufConversion {
     head_dim_ = number({"head_dim"}, number({"hidden_size"}, 0) / n_heads_);
   }
 
-  std::string bytes() {
+  // Part `part` of `parts`: the first holds the metadata, every part its share of the tensors.
+  std::string bytes(size_t part = 0, size_t parts = 1) {
+    if (parts > 1) {
+      out_.add_u32("split.no", static_cast<uint32_t>(part));
+      out_.add_u32("split.count", static_cast<uint32_t>(parts));
+      out_.add_u32("split.tensors.count", static_cast<uint32_t>(f_.tensors.size()));
+    }
+    if (part == 0) metadata();
+    for (size_t i = part; i < f_.tensors.size(); i += parts) tensor(f_.tensors[i]);
+    return out_.bytes();
+  }
+
+ private:
+  using Element = simdjson::dom::element;
+
+  void metadata() {
     out_.add_string("general.architecture", arch_);
     out_.add_string("general.name", f_.name);
     u32("block_count", n_layers_);
@@ -139,19 +154,16 @@ class GgufConversion {
     f32("attention.layer_norm_rms_epsilon", number({"rms_norm_eps", "layer_norm_epsilon"}, 1e-5));
     window();
     rope();
-    for (TestTensor t : f_.tensors) {
-      if (arch_ == "llama" && t.name.find(".q_proj") != t.name.npos)
-        interleave_heads(t, static_cast<int64_t>(n_heads_));
-      if (arch_ == "llama" && t.name.find(".k_proj") != t.name.npos)
-        interleave_heads(t, static_cast<int64_t>(n_kv_));
-      t.name = gguf_tensor_name(t.name, arch_ == "exaone4");
-      out_.add_tensor(t, t.shape.size() == 1 ? kernels::DType::kF32 : dtype_);
-    }
-    return out_.bytes();
   }
 
- private:
-  using Element = simdjson::dom::element;
+  void tensor(TestTensor t) {
+    if (arch_ == "llama" && t.name.find(".q_proj") != t.name.npos)
+      interleave_heads(t, static_cast<int64_t>(n_heads_));
+    if (arch_ == "llama" && t.name.find(".k_proj") != t.name.npos)
+      interleave_heads(t, static_cast<int64_t>(n_kv_));
+    t.name = gguf_tensor_name(t.name, arch_ == "exaone4");
+    out_.add_tensor(t, t.shape.size() == 1 ? kernels::DType::kF32 : dtype_);
+  }
 
   static double number_in(const Element& e, std::string_view key, double fallback) {
     double v = 0;
@@ -249,6 +261,10 @@ class GgufConversion {
 
 inline std::string gguf_of(const Fixture& f, kernels::DType dtype = kernels::DType::kF32) {
   return GgufConversion(f, dtype).bytes();
+}
+
+inline std::string gguf_part(const Fixture& f, size_t part, size_t parts) {
+  return GgufConversion(f, kernels::DType::kF32).bytes(part, parts);
 }
 
 }  // namespace dasan::test
