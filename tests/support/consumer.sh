@@ -15,8 +15,10 @@ cp -r "$source/examples/consumer" "$work/project"
 
 case "$way" in
   cmake)
-    cmake -S "$work/project" -B "$work/out" -G Ninja "-DCMAKE_PREFIX_PATH=$work/prefix" -DCMAKE_BUILD_TYPE=Release \
-      >"$work/log" 2>&1 && cmake --build "$work/out" >>"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+    {
+      cmake -S "$work/project" -B "$work/out" -G Ninja "-DCMAKE_PREFIX_PATH=$work/prefix" -DCMAKE_BUILD_TYPE=Release &&
+        cmake --build "$work/out"
+    } >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     out="$work/out"
     # A version that the package cannot serve is refused.
     sed 's/dasan 0\.1 /dasan 0.2 /' -i "$work/project/CMakeLists.txt"
