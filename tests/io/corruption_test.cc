@@ -100,10 +100,11 @@ std::vector<size_t> positions(size_t size, size_t dense, size_t n) {
 
 // `path` receives variants of `bytes`; `load` is what is opened.
 bool walk(const std::string& what, const std::string& bytes, const std::string& path,
-          const std::string& load, size_t header, int run_every = 16) {
+          const std::string& load, size_t header, int run_every = 16, size_t first_cut = 0) {
   const bool large = bytes.size() > 500000 && quick();
   Walk cuts, flips;
   for (const size_t size : positions(bytes.size(), 64, large ? 100 : 300)) {
+    if (size < first_cut) continue;
     write_file(path, std::string_view(bytes).substr(0, size));
     cuts.attempt(load, false);
     cuts.attempts++;
@@ -184,6 +185,22 @@ TEST_CASE("config.json, cut and corrupted") {
   bytes.resize(bytes.find_last_of('}') + 1);  // white space after the end may be cut
   with_bounded_memory(
       [&] { return walk("config.json", bytes, path, (folder / "hf").string(), bytes.size(), 1); });
+}
+
+TEST_CASE("tokenizer.json, cut and corrupted") {
+  const auto source = shared_data("weights/stories260K/hf");
+  if (!source) return;
+  const TempFolder folder;
+  std::filesystem::copy(*source, folder / "hf");
+  const std::string path = (folder / "hf/tokenizer.json").string();
+  std::string bytes = read_file(path);
+  bytes.resize(bytes.find_last_of('}') + 1);
+  std::filesystem::remove(path);  // the copy may be read-only
+  with_bounded_memory([&] {
+    // An empty file counts as an absent one.
+    return walk("tokenizer.json", bytes, path, (folder / "hf").string(), quick() ? 500 : 3000, 1,
+                1);
+  });
 }
 
 }  // namespace
