@@ -89,7 +89,7 @@ std::vector<std::byte> make_canonical(DType t, const MatmulShape& shape) {
   const size_t row = row_bytes(t, shape.k);
   std::vector<std::byte> bytes(row * static_cast<size_t>(shape.n));
   // One quantised pool of 16 rows, repeated: quantising is slow and the values do not matter.
-  const std::vector<float> values = gaussian(static_cast<size_t>(shape.k) * 16, 7, 0.02f);
+  const std::vector<float> values = gaussian(static_cast<size_t>(shape.k) * 16, 7, 1.0f);
   for (int32_t r = 0; r < 16; r++)
     quantize_row(t, values.data() + static_cast<size_t>(r) * static_cast<size_t>(shape.k),
                  bytes.data() + row * static_cast<size_t>(r), shape.k);

@@ -122,9 +122,8 @@ class CpuStream final : public Stream {
       p += aligned(bytes);
       return at;
     };
-    quantized.q = reinterpret_cast<int8_t*>(take(rows * k));
-    quantized.d = reinterpret_cast<float*>(take(rows * (k / 32 + 1) * sizeof(float)));
-    quantized.sums = reinterpret_cast<int32_t*>(take(rows * (k / 16 + 1) * sizeof(int32_t)));
+    activations = reinterpret_cast<cpu::ActivationBlock*>(
+        take(rows * (k / 32) * sizeof(cpu::ActivationBlock)));
     attention_ = reinterpret_cast<float*>(take(0));
   }
   size_t scratch_bytes() const noexcept override { return memory_.size(); }
@@ -133,13 +132,12 @@ class CpuStream final : public Stream {
   }
 
   ThreadPool pool;
-  cpu::QuantizedRows quantized{};
+  cpu::ActivationBlock* activations = nullptr;
 
   static size_t size_of(const StreamLimits& limits) {
     const auto rows = static_cast<size_t>(limits.max_rows),
                k = static_cast<size_t>(limits.max_cols);
-    return aligned(rows * k) + aligned(rows * (k / 32 + 1) * sizeof(float)) +
-           aligned(rows * (k / 16 + 1) * sizeof(int32_t)) +
+    return aligned(rows * (k / 32) * sizeof(cpu::ActivationBlock)) +
            scratch_floats(limits) * sizeof(float) * static_cast<size_t>(limits.n_threads);
   }
 
@@ -277,7 +275,7 @@ class CpuBackend final : public Backend {
     });
     if (any_quantized)
       over_rows(s, rows, k, [&](int32_t b, int32_t e) {
-        table_.quantize_rows(a.x.f32_row(0), stride(a.x), k, stream.quantized, b, e);
+        table_.quantize_rows(a.x.f32_row(0), stride(a.x), k, rows, stream.activations, b, e);
       });
     // All products together are one range of panels, weighted by their bytes so that the threads
     // finish together.
@@ -299,14 +297,22 @@ class CpuBackend final : public Backend {
                       end = worker + 1 == workers ? w.n_panels() : panel_at(hi);
         at += w.size_bytes();
         if (begin >= end) continue;
-        const cpu::MatmulJob job{w.panel(0),        w.panel_bytes(),
-                                 w.rows(),          k,
-                                 a.x.f32_row(0),    stride(a.x),
-                                 stream.quantized,  o.y.f32_row(0),
-                                 stride(o.y),       o.bias,
-                                 o.scale,           static_cast<const float*>(o.residual.data),
-                                 stride(o.residual)};
-        table_.matmul[static_cast<size_t>(w.dtype())](job, begin, end, 0, rows);
+        cpu::MatmulJob job{};
+        job.panels = w.panel(0);
+        job.panel_bytes = w.panel_bytes();
+        job.n = w.rows();
+        job.k = k;
+        job.rows = rows;
+        job.x = a.x.f32_row(0);
+        job.x_stride = stride(a.x);
+        job.a = stream.activations;
+        job.y = o.y.f32_row(0);
+        job.y_stride = stride(o.y);
+        job.bias = o.bias;
+        job.scale = o.scale;
+        job.residual = static_cast<const float*>(o.residual.data);
+        job.residual_stride = stride(o.residual);
+        table_.matmul[static_cast<size_t>(w.dtype())](job, begin, end);
       }
     });
   }

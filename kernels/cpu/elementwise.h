@@ -132,14 +132,16 @@ void gated_act(const ActJob& job, int32_t row_begin, int32_t row_end) {
 }
 
 // Blocks of 32 to int8: d = absmax / 127, q = round_half_even(x * (127 / absmax)).
-void quantize_rows(const float* x, size_t x_stride, int32_t k, const QuantizedRows& out,
+void quantize_rows(const float* x, size_t x_stride, int32_t k, int32_t n_rows, ActivationBlock* out,
                    int32_t row_begin, int32_t row_end) {
+  const int32_t n_blocks = k / 32;
   for (int32_t r = row_begin; r < row_end; r++) {
     const float* row = x + static_cast<size_t>(r) * x_stride;
-    int8_t* q = out.q + static_cast<size_t>(r) * static_cast<size_t>(k);
-    float* d = out.d + static_cast<size_t>(r) * static_cast<size_t>(k / 32);
-    int32_t* sums = out.sums + static_cast<size_t>(r) * static_cast<size_t>(k / 16);
-    for (int32_t b = 0; b < k / 32; b++) {
+    ActivationBlock* block = out + activation_index(r, 0, n_blocks, n_rows);
+    const size_t step = n_blocks > 1 ? activation_index(r, 1, n_blocks, n_rows) -
+                                           activation_index(r, 0, n_blocks, n_rows)
+                                     : 1;
+    for (int32_t b = 0; b < n_blocks; b++, block += step) {
       const F32x16 lo = load(row + 32 * b), hi = load(row + 32 * b + 16);
       const float top = max_lane(max(abs(lo), abs(hi)));
       const float inverse = top > 0.0f ? 127.0f / top : 0.0f;
@@ -147,11 +149,17 @@ void quantize_rows(const float* x, size_t x_stride, int32_t k, const QuantizedRo
       const I32x16 limit = splat_int(127), floor = splat_int(-127);
       const I32x16 a = max_int(min_int(to_int(mul(lo, splat(inverse))), limit), floor);
       const I32x16 c = max_int(min_int(to_int(mul(hi, splat(inverse))), limit), floor);
-      store_i8(q + 32 * b, a);
-      store_i8(q + 32 * b + 16, c);
-      d[b] = top / 127.0f;
-      sums[2 * b] = sum_int(a);
-      sums[2 * b + 1] = sum_int(c);
+      store_i8(block->q, a);
+      store_i8(block->q + 16, c);
+      const int32_t sum_a = sum_int(a), sum_c = sum_int(c);
+      const float d = top / 127.0f;
+      block->d = d;
+      block->start = -8 * (sum_a + sum_c);
+      block->sum = static_cast<float>(sum_a + sum_c) * d;
+      block->starts[0] = -4 * sum_a;
+      block->starts[1] = -4 * sum_c;
+      block->sums[0] = static_cast<float>(sum_a) * d;
+      block->sums[1] = static_cast<float>(sum_c) * d;
     }
   }
 }

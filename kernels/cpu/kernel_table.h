@@ -10,21 +10,39 @@ namespace dasan::kernels::cpu {
 
 inline constexpr int32_t kPanelRows = 16;  // weight rows that share a register, one per lane
 
-// Activations of a quantised matmul: int8 in blocks of 32.
-struct QuantizedRows {
-  int8_t* q;      // (rows, k)
-  float* d;       // (rows, k / 32)
-  int32_t* sums;  // (rows, k / 16): sums of q over each half block
+// 32 activations of a quantised matmul with all that a product needs of them, on one cache line:
+// x = d * q. Sums come in the forms that formats use: times the offset of unsigned weights, as the
+// value an integer dot product starts from, and times d, for formats with a minimum.
+struct ActivationBlock {
+  int8_t q[32];
+  float d;
+  int32_t start;  // -8 * sum of q; formats shift it to their offset
+  float sum;      // d * sum of q
+  int32_t unused;
+  int32_t starts[2];  // -4 * sum of each half
+  float sums[2];      // d * sum of each half
 };
+static_assert(sizeof(ActivationBlock) == 64);
+
+// Four rows side by side, block by block, so that a tile of rows walks one address; the last rows
+// that make no four each on its own.
+inline constexpr int32_t kActivationRows = 4;
+static inline size_t activation_index(int32_t row, int32_t block, int32_t n_blocks,
+                                      int32_t n_rows) {
+  const bool in_four = row / kActivationRows < n_rows / kActivationRows;
+  const int32_t first = in_four ? row / kActivationRows * kActivationRows : row;
+  return (size_t)first * (size_t)n_blocks +
+         (in_four ? (size_t)block * kActivationRows + (size_t)(row - first) : (size_t)block);
+}
 
 struct MatmulJob {
   const uint8_t* panels;  // (ceil(n / 16)) panels of panel_bytes
   size_t panel_bytes;
-  int32_t n, k;
+  int32_t n, k, rows;
   const float* x;  // (rows, k), rows x_stride floats apart; float formats
   size_t x_stride;
-  QuantizedRows a;  // quantised formats
-  float* y;         // (rows, n)
+  const ActivationBlock* a;  // (activation_index); quantised formats
+  float* y;                  // (rows, n)
   size_t y_stride;
   const float* bias;      // (n) or null
   float scale;            // 1: none
@@ -32,9 +50,8 @@ struct MatmulJob {
   size_t residual_stride;
 };
 
-// y for the panels [panel_begin, panel_end) and the rows [row_begin, row_end).
-using MatmulFn = void (*)(const MatmulJob&, int32_t panel_begin, int32_t panel_end,
-                          int32_t row_begin, int32_t row_end);
+// y for the panels [panel_begin, panel_end), all rows.
+using MatmulFn = void (*)(const MatmulJob&, int32_t panel_begin, int32_t panel_end);
 
 struct NormJob {
   const float* x;
@@ -95,8 +112,8 @@ struct ActJob {
 struct KernelTable {
   const char* name;
   MatmulFn matmul[17];  // by DType; null where there is none
-  void (*quantize_rows)(const float* x, size_t x_stride, int32_t k, const QuantizedRows& out,
-                        int32_t row_begin, int32_t row_end);
+  void (*quantize_rows)(const float* x, size_t x_stride, int32_t k, int32_t n_rows,
+                        ActivationBlock* out, int32_t row_begin, int32_t row_end);
   void (*rms_norm)(const NormJob&, int32_t row_begin, int32_t row_end);
   void (*rope_append)(const RopeJob&, int32_t row_begin, int32_t row_end);
   void (*attention)(const AttentionJob&);

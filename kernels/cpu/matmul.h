@@ -43,6 +43,7 @@ struct UnitView {
 template <class Unit>
 DASAN_INLINE void split_nibbles(const Unit& u, int first, U8x64* w) {
   const U8x64 low = splat_byte(15);
+#pragma GCC unroll 8
   for (int j = 0; j < 4; j++) {
     const U8x64 x = u.reg(first + j);
     w[j] = bit_and(x, low);
@@ -60,6 +61,7 @@ struct FormatQ8_0 {
   struct Unit : UnitView<kUnitQ8_0> {
     template <int S>
     DASAN_INLINE_MEMBER void bytes_of(U8x64* w) const {
+#pragma GCC unroll 8
       for (int j = 0; j < 8; j++) w[j] = this->reg(j);
     }
     template <int S, int H>
@@ -138,6 +140,7 @@ struct FormatQ4_K {
     template <int S>
     DASAN_INLINE_MEMBER void bytes_of(U8x64* w) const {
       const U8x64 low = splat_byte(15);
+#pragma GCC unroll 8
       for (int j = 0; j < 8; j++)
         w[j] = bit_and(shift_right<4 * (S % 2)>(this->reg(8 * (S / 2) + j)), low);
     }
@@ -152,6 +155,7 @@ struct FormatQ5_K {
     template <int S>
     DASAN_INLINE_MEMBER void bytes_of(U8x64* w) const {
       const U8x64 low = splat_byte(15), bit4 = splat_byte(16);
+#pragma GCC unroll 8
       for (int j = 0; j < 8; j++)
         w[j] = bit_or(bit_and(shift_right<4 * (S % 2)>(this->reg(8 + 8 * (S / 2) + j)), low),
                       bit_and(shift_right<S - 4>(this->reg(j)), bit4));
@@ -170,6 +174,7 @@ struct FormatQ6_K {
     DASAN_INLINE_MEMBER void bytes_of(U8x64* w) const {
       constexpr int kHalf = S / 4, kQuarter = S % 4;
       const U8x64 low = splat_byte(15), two = splat_byte(0x30);
+#pragma GCC unroll 8
       for (int j = 0; j < 8; j++)
         w[j] = bit_or(bit_and(shift_right < kQuarter < 2
                                   ? 0
@@ -193,6 +198,7 @@ struct FormatQ2_K {
     template <int S>
     DASAN_INLINE_MEMBER void bytes_of(U8x64* w) const {
       const U8x64 two = splat_byte(3);
+#pragma GCC unroll 8
       for (int j = 0; j < 8; j++)
         w[j] = bit_and(shift_right<2 * (S % 4)>(this->reg(8 * (S / 4) + j)), two);
     }
@@ -217,6 +223,7 @@ struct FormatQ3_K {
     template <int S>
     DASAN_INLINE_MEMBER void bytes_of(U8x64* w) const {
       const U8x64 two = splat_byte(3), bit2 = splat_byte(4);
+#pragma GCC unroll 8
       for (int j = 0; j < 8; j++)
         w[j] = bit_or(bit_and(shift_right<2 * (S % 4)>(this->reg(8 + 8 * (S / 4) + j)), two),
                       bit_and(shift_right<S - 2>(this->reg(j)), bit2));
@@ -230,12 +237,13 @@ struct FormatQ3_K {
 
 static constexpr uint8_t kIq4Biased[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                            129, 141, 153, 166, 181, 197, 217, 241};  // + 128
-static constexpr uint8_t kE2m1Biased[16] = {12, 13, 14, 15, 16, 18, 20, 24,
-                                            12, 11, 10, 9,  8,  6,  4,  0};  // doubled, + 12
+static constexpr uint8_t kE2m1Biased[16] = {16, 17, 18, 19, 20, 22, 24, 28,
+                                            16, 15, 14, 13, 12, 10, 8,  4};  // doubled, + 16
 
 template <class Unit>
 DASAN_INLINE void split_lookup(const Unit& u, int first, const uint8_t* table, U8x64* w) {
   split_nibbles(u, first, w);
+#pragma GCC unroll 8
   for (int j = 0; j < 8; j++) w[j] = lookup(table, w[j]);
 }
 
@@ -274,7 +282,7 @@ struct FormatIQ4_XS {
 
 struct FormatMXFP4 {
   static constexpr UnitLayout layout = kUnitMXFP4;
-  static constexpr int kWidth = 32, kOffset = 12;
+  static constexpr int kWidth = 32, kOffset = 16;
   static constexpr bool kMin = false, kWide = false;
   struct Unit : UnitView<kUnitMXFP4> {
     template <int S>
@@ -306,10 +314,19 @@ DASAN_INLINE typename F::Unit open_unit(const uint8_t* p) {
   return u;
 }
 
+// -offset * sum, from the multiple of the sum that an activation block holds.
 template <class F>
-DASAN_INLINE I32x16 dot_start(int32_t sum) {
+DASAN_INLINE I32x16 dot_start(const ActivationBlock& x, int half) {
+  constexpr bool kHalves = F::kWidth == 16;
+  constexpr int kStored = kHalves ? 4 : 8;
   if constexpr (F::kOffset == 0 || (F::kWide && kSignedWideDot)) return splat_int(0);
-  return splat_int(-F::kOffset * sum);
+  const I32x16 start = splat_int(kHalves ? x.starts[half] : x.start);
+  constexpr int kTimes = F::kOffset / kStored;
+  static_assert(F::kOffset == 0 || (kTimes & (kTimes - 1)) == 0);
+  if constexpr (kTimes == 2) return shift_left_int<1>(start);
+  if constexpr (kTimes == 8) return shift_left_int<3>(start);
+  if constexpr (kTimes == 16) return shift_left_int<4>(start);
+  return start;
 }
 template <class F>
 DASAN_INLINE I32x16 dot_step(I32x16 acc, const U8x64& w, const int8_t* x) {
@@ -317,29 +334,31 @@ DASAN_INLINE I32x16 dot_step(I32x16 acc, const U8x64& w, const int8_t* x) {
   return dot(acc, w, x);
 }
 
-// T rows of x from row0 against one panel; out[t] are the 16 sums.
-template <class F, int T>
-DASAN_INLINE void quantized_tile(const uint8_t* panel, const MatmulJob& job, int32_t row0,
-                                 F32x16* out) {
+// How far ahead a panel is fetched when a few rows wait for its bytes; one row alone is a plain
+// stream that the hardware follows, and many rows compute for longer than a fetch takes.
+constexpr size_t kPrefetchBytes = 2560;
+
+// G groups of R rows side by side (R = kActivationRows or 1), T rows of each, from `rows[g]`,
+// against one panel; out[g * T + t] are the 16 sums.
+template <class F, int R, int G, int T>
+DASAN_INLINE void quantized_tile(const uint8_t* panel, int32_t k,
+                                 const ActivationBlock* const* rows, F32x16* out) {
   constexpr int kBlocks = F::layout.elements / 32;
-  const auto k = static_cast<size_t>(job.k);
-  const int8_t* q[T];
-  const float* d[T];
-  const int32_t* sums[T];
-  F32x16 acc[T];
-  for (int t = 0; t < T; t++) {
-    const size_t row = static_cast<size_t>(row0 + t);
-    q[t] = job.a.q + row * k;
-    d[t] = job.a.d + row * (k / 32);
-    sums[t] = job.a.sums + row * (k / 16);
-    acc[t] = splat(0.0f);
-  }
-  const int32_t units = job.k / F::layout.elements;
+  const ActivationBlock* x[G];
+  F32x16 acc[G * T];
+#pragma GCC unroll 4
+  for (int g = 0; g < G; g++) x[g] = rows[g];
+#pragma GCC unroll 16
+  for (int t = 0; t < G * T; t++) acc[t] = splat(0.0f);
+  const int32_t units = k / F::layout.elements;
   for (int32_t i = 0; i < units; i++) {
-    const typename F::Unit unit = open_unit<F>(panel + static_cast<size_t>(i) * F::layout.bytes());
+    const uint8_t* p = panel + static_cast<size_t>(i) * F::layout.bytes();
+    if constexpr (G * T > 1 && G * T <= 8)
+      for (size_t line = 0; line < F::layout.bytes(); line += 64)
+        __builtin_prefetch(p + kPrefetchBytes + line);
+    const typename F::Unit unit = open_unit<F>(p);
     unroll<0, kBlocks>([&](auto s) __attribute__((always_inline)) {
       constexpr int S = decltype(s)::value;
-      const int32_t b = i * kBlocks + S;
       U8x64 w[8];
       unit.template bytes_of<S>(w);
       unroll<0, 32 / F::kWidth>([&](auto half) __attribute__((always_inline)) {
@@ -348,21 +367,23 @@ DASAN_INLINE void quantized_tile(const uint8_t* panel, const MatmulJob& job, int
         [[maybe_unused]] F32x16 minimum;
         if constexpr (F::kMin) minimum = unit.template minimum<S, H>();
 #pragma GCC unroll 16
-        for (int t = 0; t < T; t++) {
-          const int32_t sum =
-              F::kWidth == 32 ? sums[t][2 * b] + sums[t][2 * b + 1] : sums[t][2 * b + H];
-          I32x16 dots = dot_start<F>(sum);
+        for (int t = 0; t < G * T; t++) {
+          const ActivationBlock& a = x[t / T][S * R + t % T];
+          I32x16 dots = dot_start<F>(a, H);
 #pragma GCC unroll 8
           for (int j = 0; j < kDots; j++)
-            dots = dot_step<F>(dots, w[kDots * H + j], q[t] + 32 * b + 4 * (kDots * H + j));
-          acc[t] = fma(to_float(dots), mul(scale, splat(d[t][b])), acc[t]);
+            dots = dot_step<F>(dots, w[kDots * H + j], a.q + 4 * (kDots * H + j));
+          acc[t] = fma(to_float(dots), mul(scale, splat(a.d)), acc[t]);
           if constexpr (F::kMin)
-            acc[t] = fma(minimum, splat(static_cast<float>(sum) * d[t][b]), acc[t]);
+            acc[t] = fma(minimum, splat(F::kWidth == 32 ? a.sum : a.sums[H]), acc[t]);
         }
       });
     });
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++) x[g] += kBlocks * R;
   }
-  for (int t = 0; t < T; t++) out[t] = acc[t];
+#pragma GCC unroll 16
+  for (int t = 0; t < G * T; t++) out[t] = acc[t];
 }
 
 // Bias, scale and residual in this order, then the rows that exist of the panel.
@@ -382,29 +403,42 @@ DASAN_INLINE void finish_output(const MatmulJob& job, int32_t panel, int32_t row
   }
 }
 
-template <class F, int T>
+template <class F, int R, int G, int T>
 void run_quantized_tile(const MatmulJob& job, int32_t panel, int32_t row) {
-  F32x16 out[T];
-  quantized_tile<F, T>(job.panels + static_cast<size_t>(panel) * job.panel_bytes, job, row, out);
-  for (int t = 0; t < T; t++) finish_output(job, panel, row + t, out[t]);
+  F32x16 out[G * T];
+  const ActivationBlock* rows[G];
+  for (int g = 0; g < G; g++)
+    rows[g] = job.a + activation_index(row + R * g, 0, job.k / 32, job.rows);
+  quantized_tile<F, R, G, T>(job.panels + static_cast<size_t>(panel) * job.panel_bytes, job.k, rows,
+                             out);
+  for (int g = 0; g < G; g++)
+    for (int t = 0; t < T; t++) finish_output(job, panel, row + R * g + t, out[g * T + t]);
 }
 
 // Rows in blocks whose activations stay in the L2 while the panels stream past them.
-constexpr int32_t kActivationBytes = 512 << 10;
+constexpr int32_t kActivationBytes = 640 << 10;
 
 template <class F>
-void quantized_matmul(const MatmulJob& job, int32_t panel_begin, int32_t panel_end,
-                      int32_t row_begin, int32_t row_end) {
-  int32_t block = kActivationBytes / job.k / kMaxTile * kMaxTile;
-  if (block < kMaxTile) block = kMaxTile;
-  for (int32_t r0 = row_begin; r0 < row_end; r0 += block) {
-    const int32_t r1 = r0 + block < row_end ? r0 + block : row_end;
+void quantized_matmul(const MatmulJob& job, int32_t panel_begin, int32_t panel_end) {
+  constexpr int R = kActivationRows;
+  // A tile of several groups, or a part of one where registers are few.
+  constexpr int kGroups = kMaxTile / R > 0 ? kMaxTile / R : 1, T = kMaxTile < R ? kMaxTile : R;
+  const int32_t row_bytes = job.k / 32 * static_cast<int32_t>(sizeof(ActivationBlock));
+  int32_t block = kActivationBytes / row_bytes / (R * kGroups) * (R * kGroups);
+  if (block < R * kGroups) block = R * kGroups;
+  const int32_t in_groups = job.rows / R * R;
+  for (int32_t r0 = 0; r0 < job.rows; r0 += block) {
+    const int32_t r1 = r0 + block < job.rows ? r0 + block : job.rows;
+    const int32_t group_end = r1 < in_groups ? r1 : in_groups;
     for (int32_t panel = panel_begin; panel < panel_end; panel++) {
       int32_t r = r0;
-      for (; r + kMaxTile <= r1; r += kMaxTile) run_quantized_tile<F, kMaxTile>(job, panel, r);
-      if constexpr (kMaxTile > 4)
-        for (; r + 4 <= r1; r += 4) run_quantized_tile<F, 4>(job, panel, r);
-      for (; r < r1; r++) run_quantized_tile<F, 1>(job, panel, r);
+      if constexpr (kGroups == 3) {
+        for (; r + 3 * R <= group_end; r += 3 * R) run_quantized_tile<F, R, 3, T>(job, panel, r);
+        for (; r + 2 * R <= group_end; r += 2 * R) run_quantized_tile<F, R, 2, T>(job, panel, r);
+      }
+      for (; r + R <= group_end; r += R)
+        for (int t = 0; t < R; t += T) run_quantized_tile<F, R, 1, T>(job, panel, r + t);
+      for (; r < r1; r++) run_quantized_tile<F, 1, 1, 1>(job, panel, r);
     }
   }
 }
@@ -456,21 +490,19 @@ DASAN_INLINE void float_panels(const MatmulJob& job, int32_t panel_begin, int32_
 }
 
 template <class W>
-void float_matmul(const MatmulJob& job, int32_t panel_begin, int32_t panel_end, int32_t row_begin,
-                  int32_t row_end) {
-  if (row_end - row_begin < kMaxTile) {
-    for (int32_t r = row_begin; r < row_end; r++)
-      float_panels<W, 4, 1>(job, panel_begin, panel_end, r);
+void float_matmul(const MatmulJob& job, int32_t panel_begin, int32_t panel_end) {
+  if (job.rows < kMaxTile) {
+    for (int32_t r = 0; r < job.rows; r++) float_panels<W, 4, 1>(job, panel_begin, panel_end, r);
     return;
   }
   // Two panels stay in the L2 while the rows pass.
   constexpr int kPair = kMaxTile > 4 ? 2 : 1;
   for (int32_t panel = panel_begin; panel < panel_end; panel += kPair) {
     const int32_t end = panel + kPair < panel_end ? panel + kPair : panel_end;
-    int32_t r = row_begin;
-    for (; r + kMaxTile <= row_end; r += kMaxTile)
+    int32_t r = 0;
+    for (; r + kMaxTile <= job.rows; r += kMaxTile)
       float_panels<W, kPair, kMaxTile>(job, panel, end, r);
-    for (; r < row_end; r++) float_panels<W, kPair, 1>(job, panel, end, r);
+    for (; r < job.rows; r++) float_panels<W, kPair, 1>(job, panel, end, r);
   }
 }
 

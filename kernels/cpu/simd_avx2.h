@@ -72,6 +72,10 @@ DASAN_INLINE I32x16 splat_int(int32_t v) {
   const __m256i x = _mm256_set1_epi32(v);
   return {x, x};
 }
+template <int N>
+DASAN_INLINE I32x16 shift_left_int(I32x16 a) {
+  return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
+}
 DASAN_INLINE I32x16 add_int(I32x16 a, I32x16 b) {
   return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
 }

@@ -66,6 +66,10 @@ template <int N>
 DASAN_INLINE I32x16 shift_right_int(I32x16 a) {
   return _mm512_srli_epi32(a, N);
 }
+template <int N>
+DASAN_INLINE I32x16 shift_left_int(I32x16 a) {
+  return _mm512_slli_epi32(a, N);
+}
 DASAN_INLINE I32x16 add_int(I32x16 a, I32x16 b) { return _mm512_add_epi32(a, b); }
 DASAN_INLINE I32x16 sub_int(I32x16 a, I32x16 b) { return _mm512_sub_epi32(a, b); }
 DASAN_INLINE I32x16 max_int(I32x16 a, I32x16 b) { return _mm512_max_epi32(a, b); }

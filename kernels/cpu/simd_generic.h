@@ -77,6 +77,10 @@ DASAN_INLINE I32x16 sub_int(const I32x16& a, const I32x16& b) { return a - b; }
 DASAN_INLINE I32x16 max_int(const I32x16& a, const I32x16& b) { return a.max(b); }
 DASAN_INLINE I32x16 min_int(const I32x16& a, const I32x16& b) { return a.min(b); }
 template <int N>
+DASAN_INLINE I32x16 shift_left_int(const I32x16& a) {
+  return a * (1 << N);
+}
+template <int N>
 DASAN_INLINE I32x16 shift_right_int(const I32x16& a) {
   I32x16 r;
   for (int i = 0; i < 16; i++) r[i] = static_cast<int32_t>(static_cast<uint32_t>(a[i]) >> N);
