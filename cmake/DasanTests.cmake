@@ -3,6 +3,9 @@ find_package(doctest REQUIRED)
 
 add_library(dasan_test_support OBJECT "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/main.cc")
 target_link_libraries(dasan_test_support PUBLIC dasan_options doctest::doctest)
+target_compile_definitions(dasan_test_support PRIVATE
+  "DASAN_SOURCE_DIR=\"${CMAKE_CURRENT_SOURCE_DIR}\""
+  "DASAN_SHARED_DATA_DIR=\"${CMAKE_CURRENT_SOURCE_DIR}/../shared/data\"")
 
 function(dasan_test dir)
   cmake_parse_arguments(ARG "" "" "LAYERS;LIBS;LABELS" ${ARGN})
@@ -19,9 +22,6 @@ function(dasan_test dir)
   add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE dasan_test_support dasan_options doctest::doctest
     fmt::fmt-header-only ${ARG_LAYERS} ${ARG_LIBS} Threads::Threads)
-  target_compile_definitions(${name} PRIVATE
-    "DASAN_SOURCE_DIR=\"${CMAKE_CURRENT_SOURCE_DIR}\""
-    "DASAN_SHARED_DATA_DIR=\"${CMAKE_CURRENT_SOURCE_DIR}/../shared/data\"")
   add_test(NAME ${dir} COMMAND ${name})
   set_tests_properties(${dir} PROPERTIES LABELS "${ARG_LABELS}")
 endfunction()

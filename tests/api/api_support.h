@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/support/paths.h"
 #include "tests/support/shared_data.h"
 
 namespace dasan::test {
@@ -38,7 +39,7 @@ using RequestPtr = std::unique_ptr<dasan_request, Releaser<dasan_request_release
 inline std::string_view view(const dasan_str& s) { return {s.data, s.size}; }
 
 inline std::string demo_model_path() {
-  return std::string(DASAN_SOURCE_DIR) + "/examples/demo_model/dasan-demo.gguf";
+  return std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf";
 }
 
 inline ModelPtr load(const std::string& path, uint32_t flags = 0) {

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "tests/api/api_support.h"
+#include "tests/support/paths.h"
 
 using namespace dasan::test;
 
@@ -57,7 +58,7 @@ TEST_CASE("stories260K: greedy ids and text as the reference, GGUF and Hugging F
 TEST_CASE("the demo model answers in Korean and in English as its float32 oracle") {
   simdjson::dom::parser parser;
   const simdjson::dom::element expected =
-      parser.load(std::string(DASAN_SOURCE_DIR) + "/examples/demo_model/expected.json");
+      parser.load(std::string(dasan::test::kSourceDir) + "/examples/demo_model/expected.json");
   const ModelPtr model = load(demo_model_path());
   const EnginePtr engine = make_engine(model);
   int ran = 0;

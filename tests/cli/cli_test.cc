@@ -10,6 +10,7 @@
 #include <fstream>
 #include <string>
 
+#include "tests/support/paths.h"
 #include "tests/support/shared_data.h"
 
 using dasan::test::shared_data;
@@ -46,7 +47,7 @@ Result run(const std::string& args, const std::string& stdin_text = "") {
 }
 
 std::string demo() {
-  return std::string(DASAN_SOURCE_DIR) + "/examples/demo_model/dasan-demo.gguf";
+  return std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf";
 }
 
 bool has(const std::string& text, std::string_view part) {

@@ -9,6 +9,7 @@
 #include "engine/model/model.h"
 #include "engine/session/engine.h"
 #include "kernels/core/status.h"
+#include "tests/support/paths.h"
 
 namespace {
 std::atomic<bool> g_counting{false};
@@ -33,7 +34,7 @@ namespace {
 
 std::shared_ptr<const Model> demo() {
   static const auto model =
-      Model::load(std::string(DASAN_SOURCE_DIR) + "/examples/demo_model/dasan-demo.gguf", {});
+      Model::load(std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf", {});
   return model;
 }
 

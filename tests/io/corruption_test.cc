@@ -12,6 +12,7 @@
 #include "kernels/core/status.h"
 #include "tests/models/fixture.h"
 #include "tests/models/model_runs.h"
+#include "tests/support/paths.h"
 #include "tests/support/shared_data.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -156,7 +157,7 @@ TEST_CASE("stories260K.gguf, cut and corrupted") {
 TEST_CASE("the demonstration model, cut and corrupted") {
   const TempFolder folder;
   const std::string bytes =
-      read_file(std::string(DASAN_SOURCE_DIR) + "/examples/demo_model/dasan-demo.gguf");
+      read_file(std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf");
   REQUIRE(bytes.size() > 100000);
   with_bounded_memory([&] {
     const std::string path = (folder / "m.gguf").string();

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "kernel_support.h"
+#include "tests/support/paths.h"
 
 namespace suite {
 namespace {
@@ -21,7 +22,7 @@ std::vector<uint8_t> from_hex(const std::string& text) {
 }
 
 TEST_CASE("dequantised blocks equal the gguf package's, bit for bit") {
-  std::ifstream file(std::string(DASAN_SOURCE_DIR) + "/tests/golden/dequant.txt");
+  std::ifstream file(std::string(dasan::test::kSourceDir) + "/tests/golden/dequant.txt");
   REQUIRE(file.good());
   std::map<std::string, int> blocks;
   for (std::string name, block, want; file >> name >> block >> want;) {
@@ -145,7 +146,7 @@ TEST_CASE("what each backend supports is what the golden table says") {
   line("gather_rows", {Op::kGatherRows});
   line("rms_norm", {Op::kRmsNorm});
   line("gated_act", {Op::kGatedAct});
-  std::ifstream file(std::string(DASAN_SOURCE_DIR) + "/tests/golden/supports.txt");
+  std::ifstream file(std::string(dasan::test::kSourceDir) + "/tests/golden/supports.txt");
   REQUIRE(file.good());
   std::ostringstream golden;
   golden << file.rdbuf();

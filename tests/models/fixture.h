@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/models/model_files.h"
+#include "tests/support/paths.h"
 
 namespace dasan::test {
 
@@ -24,14 +25,14 @@ struct Fixture {
 inline std::vector<std::string> fixture_names() {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(
-           std::filesystem::path(DASAN_SOURCE_DIR) / "tests/models/fixtures"))
+           std::filesystem::path(dasan::test::kSourceDir) / "tests/models/fixtures"))
     names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
 
 inline Fixture read_fixture(const std::string& name) {
-  const auto folder = std::filesystem::path(DASAN_SOURCE_DIR) / "tests/models/fixtures" / name;
+  const auto folder = std::filesystem::path(dasan::test::kSourceDir) / "tests/models/fixtures" / name;
   Fixture f{name, read_file(folder / "config.json"), {}, {}, {}};
   std::istringstream list(read_file(folder / "tensors.txt"));
   for (std::string line; std::getline(list, line);) {

@@ -7,11 +7,13 @@
 #include <optional>
 #include <string>
 
+#include "tests/support/paths.h"
+
 namespace dasan::test {
 
 inline std::filesystem::path shared_data_root() {
   const char* from_env = std::getenv("DASAN_SHARED_DATA_DIR");
-  return from_env != nullptr ? from_env : DASAN_SHARED_DATA_DIR;
+  return from_env != nullptr ? from_env : kSharedDataDir;
 }
 
 // The path of `relative` below the shared data, or nothing, after saying why the test is skipped.

@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "kernels/core/status.h"
+#include "tests/support/paths.h"
 #include "tests/text/jinja_render.h"
 
 using dasan::Error;
 using dasan::test::render_with;
 
 TEST_CASE("jinja: language cases agree with Jinja2") {
-  std::ifstream file(DASAN_SOURCE_DIR "/tests/text/jinja_cases.jsonl");
+  std::ifstream file(std::string(dasan::test::kSourceDir) + "/tests/text/jinja_cases.jsonl");
   REQUIRE(file.is_open());
   std::string line;
   std::string context;

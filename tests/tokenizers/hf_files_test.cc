@@ -6,6 +6,7 @@
 #include <map>
 #include <sstream>
 
+#include "tests/support/paths.h"
 #include "tests/support/shared_data.h"
 #include "tests/tokenizers/tokenizer_support.h"
 
@@ -52,7 +53,7 @@ TEST_CASE("tokenizer.json files give the ids of the tokenizers package") {
   if (!root_path) return;
   const auto root = shared_data_root();
   const auto texts = all_texts(root);
-  std::ifstream lines(std::string(DASAN_SOURCE_DIR) + "/tests/tokenizers/hf_ids.txt");
+  std::ifstream lines(std::string(dasan::test::kSourceDir) + "/tests/tokenizers/hf_ids.txt");
   REQUIRE(lines.good());
   std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers;
   std::map<std::string, std::pair<int, int>> counts;  // equal, all

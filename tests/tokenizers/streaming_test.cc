@@ -4,6 +4,7 @@
 #include "engine/text/detokenizer.h"
 #include "engine/text/utf8.h"
 #include "kernels/core/status.h"
+#include "tests/support/paths.h"
 #include "tests/tokenizers/tokenizer_support.h"
 
 using namespace dasan;
@@ -13,7 +14,7 @@ namespace {
 
 std::shared_ptr<const Tokenizer> demo() {
   static const auto t =
-      load_gguf_tokenizer(std::string(DASAN_SOURCE_DIR) + "/examples/demo_model/dasan-demo.gguf");
+      load_gguf_tokenizer(std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf");
   return t;
 }
 
