@@ -24,12 +24,14 @@ enum class Op : uint8_t {
   kRopeAppendKv,
   kAttention,
   kGatedAct,
+  kMoeRoute,
+  kMoeMlp,
 };
 
 // All that kernel selection may depend on besides shape.
 struct OpKey {
   Op op;
-  DType weight = DType::kF32;  // embed, matmul: dtype of the canonical weight
+  DType weight = DType::kF32;  // embed, matmul, moe_mlp: dtype of the canonical weight
   DType kv = DType::kF32;      // rope_append_kv, attention
   int32_t head_dim = 0;        // rope_append_kv, attention
 };
@@ -41,15 +43,17 @@ class PackedWeight {
       const noexcept = 0;  // memory it owns; 0 when it uses the file in place
 
   DType dtype() const noexcept { return dtype_; }
-  int32_t rows() const noexcept { return rows_; }
+  int32_t rows() const noexcept { return rows_; }  // of one expert
   int32_t cols() const noexcept { return cols_; }
+  int32_t n_experts() const noexcept { return n_experts_; }  // 1: a plain matrix
 
  protected:
-  PackedWeight(DType dtype, int32_t rows, int32_t cols) : dtype_(dtype), rows_(rows), cols_(cols) {}
+  PackedWeight(DType dtype, int32_t rows, int32_t cols, int32_t n_experts = 1)
+      : dtype_(dtype), rows_(rows), cols_(cols), n_experts_(n_experts) {}
 
  private:
   DType dtype_;
-  int32_t rows_, cols_;
+  int32_t rows_, cols_, n_experts_;
 };
 
 // Device memory, 64-byte aligned or better, zero-filled.
@@ -73,6 +77,9 @@ struct StreamLimits {
   int32_t max_cols = 1;  // the widest k of a matmul
   int32_t max_heads = 1, max_head_dim = 1;
   int32_t max_context = 1;  // tokens of the longest sequence
+  // Mixtures of experts; 0: none.
+  int32_t max_experts = 0, max_experts_per_row = 0;
+  int32_t max_expert_cols = 0;  // the widest d_ff of an expert
 };
 
 // An ordering domain with its threads and scratch memory. Used by one thread at a time.
@@ -99,9 +106,12 @@ class Backend {
   // place (size_bytes() == 0 then), where the model keeps the file mapped.
   virtual std::unique_ptr<PackedWeight> pack(const ConstMatView& canonical) = 0;
   virtual std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& canonical) = 0;
-  // The canonical rows again, byte for byte; for tests. out holds rows * row_bytes(dtype, cols).
+  // Matrices of one type and shape, one per expert, as one weight.
+  virtual std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) = 0;
+  // The canonical rows again, byte for byte, expert after expert; for tests. out holds
+  // n_experts * rows * row_bytes(dtype, cols).
   virtual void unpack(const PackedWeight& packed, std::span<std::byte> out) const = 0;
-  // What pack() of this shape would own.
+  // What pack() of this shape would own, and pack_experts() per expert.
   virtual size_t packed_bytes(DType dtype, int32_t rows, int32_t cols) const noexcept = 0;
 
   virtual size_t kv_page_bytes(const KvShape& shape) const noexcept = 0;
@@ -116,6 +126,8 @@ class Backend {
   virtual void rope_append_kv(Stream&, const RopeAppendKvArgs&) = 0;
   virtual void attention(Stream&, const AttentionArgs&) = 0;
   virtual void gated_act(Stream&, const GatedActArgs&) = 0;
+  virtual void moe_route(Stream&, const MoeRouteArgs&) = 0;
+  virtual void moe_mlp(Stream&, const MoeMlpArgs&) = 0;
 
   virtual void copy_to_host(Stream&, void* dst, const void* src, size_t size_bytes) = 0;
   virtual void copy_to_device(Stream&, void* dst, const void* src, size_t size_bytes) = 0;

@@ -151,4 +151,39 @@ struct GatedActArgs {
   Activation act;
 };
 
+// The router of a mixture of experts: which experts each row uses, and with what weight. Chosen are
+// the top_k largest logits of the row, equal ones by the lower expert id, listed by ascending id.
+// With m the largest logit and e_i = exp(logit_i - m), the weight of a chosen expert i is
+//   e_i / (sum of the chosen e in the order listed)     when renormalise: the chosen weights add to
+//   1 e_i / sum16(e) over all experts                     otherwise: softmax over all experts
+// and times `scale`. Non-finite logits give valid, distinct ids and unspecified weights in their
+// row.
+inline constexpr int32_t kMaxExpertsPerRow = 64;
+struct MoeRouteArgs {
+  ConstMatView logits;  // (rows, n_experts) f32
+  int32_t top_k;        // 1 to min(n_experts, kMaxExpertsPerRow)
+  bool renormalise;
+  float scale = 1.0f;
+  MatView experts;  // (rows, top_k) i32
+  MatView weights;  // (rows, top_k) f32
+};
+
+// y[r] = residual[r] (or +0) + sum_j weights[r, j] * down_e (act(gate_e x[r]) * up_e x[r]) with
+// e = experts[r, j]: the experts' gated MLPs, weighted. Each product is that of MatmulArgs, the
+// gate that of GatedActArgs, and the sum is one chain over the listed experts in order:
+//   y = fma(weights[r, j], product_j, y)
+// Only experts that some row chose are read. Rows that share an expert share one product, which
+// changes no bit.
+struct MoeMlpArgs {
+  ConstMatView x;            // (rows, k) f32
+  ConstMatView experts;      // (rows, top_k) i32, as MoeRouteArgs lists them: ascending, distinct
+  ConstMatView weights;      // (rows, top_k) f32
+  const PackedWeight* gate;  // n_experts of (d_ff, k), from Backend::pack_experts
+  const PackedWeight* up;    // n_experts of (d_ff, k)
+  const PackedWeight* down;  // n_experts of (n, d_ff)
+  Activation act = Activation::kSilu;
+  MatView y;              // (rows, n) f32; must not alias x
+  ConstMatView residual;  // (rows, n) f32 or data == nullptr; y itself or not overlapping it
+};
+
 }  // namespace dasan::kernels

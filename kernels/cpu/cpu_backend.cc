@@ -1,7 +1,5 @@
 // The CPU backend: owns memory and threads, divides each op's range among them, and leaves the
 // arithmetic to the table of the chosen instruction set.
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -14,13 +12,17 @@
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/kv_layout.h"
+#include "kernels/cpu/moe_mlp.h"
 #include "kernels/cpu/packing.h"
+#include "kernels/cpu/panel_weight.h"
 #include "kernels/quant/dequantize.h"
 
 namespace dasan::kernels {
 namespace {
 
 using cpu::KernelTable;
+using cpu::Memory;
+using cpu::PanelWeight;
 
 static_assert(static_cast<int>(DType::kF32) == 0 && static_cast<int>(DType::kF16) == 1 &&
                   static_cast<int>(DType::kBF16) == 2 && static_cast<int>(DType::kQ8_0) == 4 &&
@@ -33,27 +35,6 @@ static_assert(static_cast<int>(DType::kF32) == 0 && static_cast<int>(DType::kF16
               "the order of the kernel tables");
 static_assert(cpu::kTokensPerPage == kPageTokens && cpu::kAttentionSplit == kKvSplit);
 
-// Anonymous memory: zero-filled, aligned to pages, on huge pages where they help.
-class Memory {
- public:
-  explicit Memory(size_t size) : size_(std::max<size_t>(size, 1)) {
-    data_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data_ == MAP_FAILED)
-      throw Error(Status::kOutOfMemory, "out of memory: " + std::to_string(size) + " bytes");
-    constexpr size_t kWorthHugePages = size_t{4} << 20;
-    if (size_ >= kWorthHugePages) madvise(data_, size_, MADV_HUGEPAGE);
-  }
-  ~Memory() { munmap(data_, size_); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  void* data() const noexcept { return data_; }
-  size_t size() const noexcept { return size_; }
-
- private:
-  void* data_;
-  size_t size_;
-};
-
 class CpuBuffer final : public Buffer {
  public:
   explicit CpuBuffer(size_t size) : memory_(size), size_(size) {}
@@ -63,34 +44,6 @@ class CpuBuffer final : public Buffer {
  private:
   Memory memory_;
   size_t size_;
-};
-
-class PanelWeight final : public PackedWeight {
- public:
-  explicit PanelWeight(const ConstMatView& w)
-      : PackedWeight(w.dtype, w.rows, w.cols),
-        panel_bytes_(cpu::panel_bytes(w.dtype, w.cols)),
-        n_panels_(cpu::panel_count(w.rows)),
-        memory_(panel_bytes_ * static_cast<size_t>(n_panels_)) {
-    for (int32_t p = 0; p < n_panels_; p++) cpu::pack_panel(w, p, mutable_panel(p));
-  }
-  size_t size_bytes() const noexcept override {
-    return panel_bytes_ * static_cast<size_t>(n_panels_);
-  }
-  size_t panel_bytes() const noexcept { return panel_bytes_; }
-  int32_t n_panels() const noexcept { return n_panels_; }
-  const uint8_t* panel(int32_t p) const noexcept {
-    return static_cast<const uint8_t*>(memory_.data()) + panel_bytes_ * static_cast<size_t>(p);
-  }
-
- private:
-  uint8_t* mutable_panel(int32_t p) noexcept {
-    return static_cast<uint8_t*>(memory_.data()) + panel_bytes_ * static_cast<size_t>(p);
-  }
-
-  size_t panel_bytes_;
-  int32_t n_panels_;
-  Memory memory_;
 };
 
 // Rows for look-up, where the file has them.
@@ -124,7 +77,9 @@ class CpuStream final : public Stream {
     };
     activations = reinterpret_cast<cpu::ActivationBlock*>(
         take(rows * (k / 32) * sizeof(cpu::ActivationBlock)));
-    attention_ = reinterpret_cast<float*>(take(0));
+    attention_ = reinterpret_cast<float*>(
+        take(attention_floats_ * sizeof(float) * static_cast<size_t>(limits.n_threads)));
+    moe = cpu::MoeScratch(limits, p);
   }
   size_t scratch_bytes() const noexcept override { return memory_.size(); }
   float* attention_scratch(int32_t worker) noexcept {
@@ -133,12 +88,14 @@ class CpuStream final : public Stream {
 
   ThreadPool pool;
   cpu::ActivationBlock* activations = nullptr;
+  cpu::MoeScratch moe;
 
   static size_t size_of(const StreamLimits& limits) {
     const auto rows = static_cast<size_t>(limits.max_rows),
                k = static_cast<size_t>(limits.max_cols);
     return aligned(rows * (k / 32) * sizeof(cpu::ActivationBlock)) +
-           scratch_floats(limits) * sizeof(float) * static_cast<size_t>(limits.n_threads);
+           aligned(scratch_floats(limits) * sizeof(float) * static_cast<size_t>(limits.n_threads)) +
+           cpu::MoeScratch::size_bytes(limits);
   }
 
  private:
@@ -179,6 +136,7 @@ class CpuBackend final : public Backend {
       case Op::kEmbed:
         return key.weight != DType::kI32;
       case Op::kMatmul:
+      case Op::kMoeMlp:
         return table_.matmul[static_cast<size_t>(key.weight)] != nullptr;
       case Op::kRopeAppendKv:
       case Op::kAttention:
@@ -187,6 +145,7 @@ class CpuBackend final : public Backend {
       case Op::kGatherRows:
       case Op::kRmsNorm:
       case Op::kGatedAct:
+      case Op::kMoeRoute:
         return true;
     }
     return false;
@@ -194,8 +153,9 @@ class CpuBackend final : public Backend {
 
   std::string_view kernel_name(const OpKey& key) const noexcept override {
     if (!supports(key)) return "unsupported";
-    return key.op == Op::kMatmul ? std::string_view(matmul_names_[static_cast<size_t>(key.weight)])
-                                 : std::string_view(table_.name);
+    const bool product = key.op == Op::kMatmul || key.op == Op::kMoeMlp;
+    return product ? std::string_view(matmul_names_[static_cast<size_t>(key.weight)])
+                   : std::string_view(table_.name);
   }
 
   std::unique_ptr<Stream> new_stream(const StreamLimits& limits) override {
@@ -209,7 +169,10 @@ class CpuBackend final : public Backend {
   }
 
   std::unique_ptr<PackedWeight> pack(const ConstMatView& canonical) override {
-    return std::make_unique<PanelWeight>(canonical);
+    return pack_experts({&canonical, 1});
+  }
+  std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) override {
+    return std::make_unique<PanelWeight>(experts);
   }
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& canonical) override {
     return std::make_unique<MappedTable>(canonical);
@@ -217,9 +180,11 @@ class CpuBackend final : public Backend {
   void unpack(const PackedWeight& packed, std::span<std::byte> out) const override {
     const auto& w = static_cast<const PanelWeight&>(packed);
     const size_t row = row_bytes(w.dtype(), w.cols());
-    for (int32_t r = 0; r < w.rows(); r++)
-      cpu::unpack_row(w.dtype(), w.cols(), w.panel(r / cpu::kPanelRows), r % cpu::kPanelRows,
-                      out.data() + row * static_cast<size_t>(r));
+    auto* to = out.data();
+    for (int32_t e = 0; e < w.n_experts(); e++)
+      for (int32_t r = 0; r < w.rows(); r++, to += row)
+        cpu::unpack_row(w.dtype(), w.cols(), w.panel(r / cpu::kPanelRows, e), r % cpu::kPanelRows,
+                        to);
   }
   size_t packed_bytes(DType dtype, int32_t rows, int32_t cols) const noexcept override {
     return cpu::panel_bytes(dtype, cols) * static_cast<size_t>(cpu::panel_count(rows));
@@ -391,6 +356,26 @@ class CpuBackend final : public Backend {
         stride(a.up),      stride(a.y),     a.gate.cols,    static_cast<int32_t>(a.act)};
     over_rows(s, a.gate.rows, a.gate.cols,
               [&](int32_t b, int32_t e) { table_.gated_act(job, b, e); });
+  }
+
+  void moe_route(Stream& s, const MoeRouteArgs& a) override {
+    const cpu::RouteJob job{a.logits.f32_row(0),
+                            stride(a.logits),
+                            a.logits.cols,
+                            a.top_k,
+                            a.renormalise,
+                            a.scale,
+                            reinterpret_cast<int32_t*>(a.experts.row(0)),
+                            a.experts.row_stride_bytes / sizeof(int32_t),
+                            a.weights.f32_row(0),
+                            stride(a.weights)};
+    over_rows(s, a.logits.rows, a.logits.cols,
+              [&](int32_t b, int32_t e) { table_.route(job, b, e); });
+  }
+
+  void moe_mlp(Stream& s, const MoeMlpArgs& a) override {
+    auto& stream = static_cast<CpuStream&>(s);
+    cpu::moe_mlp(table_, stream.pool, stream.moe, a);
   }
 
   void copy_to_host(Stream&, void* dst, const void* src, size_t n) override {

@@ -109,6 +109,29 @@ struct ActJob {
   int32_t cols, act;  // Activation
 };
 
+struct RouteJob {
+  const float* logits;
+  size_t logits_stride;
+  int32_t n_experts, top_k;
+  bool renormalise;
+  float scale;
+  int32_t* experts;
+  size_t experts_stride;
+  float* weights;
+  size_t weights_stride;
+};
+
+// y[rows[i]] = fma(weights[i], x[i], y[rows[i]])
+struct WeightedAddJob {
+  const float* x;  // (n_rows, cols), rows x_stride floats apart
+  size_t x_stride;
+  const int32_t* rows;   // (n_rows), distinct
+  const float* weights;  // (n_rows)
+  int32_t n_rows, cols;
+  float* y;
+  size_t y_stride;
+};
+
 struct KernelTable {
   const char* name;
   MatmulFn matmul[17];  // by DType; null where there is none
@@ -118,6 +141,8 @@ struct KernelTable {
   void (*rope_append)(const RopeJob&, int32_t row_begin, int32_t row_end);
   void (*attention)(const AttentionJob&);
   void (*gated_act)(const ActJob&, int32_t row_begin, int32_t row_end);
+  void (*route)(const RouteJob&, int32_t row_begin, int32_t row_end);
+  void (*weighted_add)(const WeightedAddJob&);
 };
 
 inline constexpr int32_t kAttentionLanes = 8;    // (row, head) pairs that share loads of K and V

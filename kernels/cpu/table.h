@@ -22,7 +22,9 @@ constexpr KernelTable make_table(const char* name) {
           rms_norm,
           rope_append,
           attention,
-          gated_act};
+          gated_act,
+          route,
+          weighted_add};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "kernels/attention_plan.h"
@@ -35,15 +36,19 @@ class HostBuffer final : public Buffer {
 
 class CanonicalWeight final : public PackedWeight {
  public:
-  explicit CanonicalWeight(const ConstMatView& w)
-      : PackedWeight(w.dtype, w.rows, w.cols), row_bytes_(row_bytes(w.dtype, w.cols)) {
-    for (int32_t r = 0; r < w.rows; r++) {
-      const std::byte* row = w.row(r);
-      bytes_.insert(bytes_.end(), row, row + row_bytes_);
-    }
+  explicit CanonicalWeight(std::span<const ConstMatView> experts)
+      : PackedWeight(experts.front().dtype, experts.front().rows, experts.front().cols,
+                     static_cast<int32_t>(experts.size())),
+        row_bytes_(row_bytes(dtype(), cols())) {
+    for (const ConstMatView& w : experts)
+      for (int32_t r = 0; r < w.rows; r++) {
+        const std::byte* row = w.row(r);
+        bytes_.insert(bytes_.end(), row, row + row_bytes_);
+      }
   }
   size_t size_bytes() const noexcept override { return bytes_.size(); }
   const std::vector<std::byte>& bytes() const noexcept { return bytes_; }
+  // Row of all experts' rows, one expert after the other.
   void dequantize(int32_t row, std::vector<float>& out) const {
     out.resize(static_cast<size_t>(cols()));
     dequantize_row(dtype(), bytes_.data() + row_bytes_ * static_cast<size_t>(row), out.data(),
@@ -134,6 +139,7 @@ class ReferenceBackend final : public Backend {
     switch (key.op) {
       case Op::kEmbed:
       case Op::kMatmul:
+      case Op::kMoeMlp:
         return weight;
       case Op::kRopeAppendKv:
       case Op::kAttention:
@@ -141,6 +147,7 @@ class ReferenceBackend final : public Backend {
       case Op::kGatherRows:
       case Op::kRmsNorm:
       case Op::kGatedAct:
+      case Op::kMoeRoute:
         return true;
     }
     return false;
@@ -157,7 +164,10 @@ class ReferenceBackend final : public Backend {
     return std::make_unique<HostBuffer>(size_bytes);
   }
   std::unique_ptr<PackedWeight> pack(const ConstMatView& canonical) override {
-    return std::make_unique<CanonicalWeight>(canonical);
+    return pack_experts({&canonical, 1});
+  }
+  std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) override {
+    return std::make_unique<CanonicalWeight>(experts);
   }
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& canonical) override {
     return pack(canonical);
@@ -210,20 +220,13 @@ class ReferenceBackend final : public Backend {
   }
 
   void matmul(Stream&, const MatmulArgs& a) override {
-    const int32_t k = a.x.cols;
-    std::vector<double> x(static_cast<size_t>(k));
+    std::vector<double> x(static_cast<size_t>(a.x.cols));
     std::vector<float> w;
     for (const MatmulOut& o : a.outs)
       for (int32_t r = 0; r < a.x.rows; r++) {
-        const float* row = a.x.f32_row(r);
-        if (dtype_info(o.w->dtype()).quantized)
-          quantise_activations(row, k, x);
-        else
-          std::copy_n(row, k, x.begin());
+        take_activations(*o.w, a.x.f32_row(r), x);
         for (int32_t n = 0; n < o.w->rows(); n++) {
-          static_cast<const CanonicalWeight&>(*o.w).dequantize(n, w);
-          double sum = 0.0;
-          for (size_t i = 0; i < x.size(); i++) sum += x[i] * double{w[i]};
+          double sum = product(*o.w, n, x, w);
           if (o.bias != nullptr) sum += double{o.bias[n]};
           sum *= double{o.scale};
           if (o.residual.data != nullptr) sum += double{o.residual.f32_row(r)[n]};
@@ -293,6 +296,57 @@ class ReferenceBackend final : public Backend {
                                                double{a.up.f32_row(r)[c]});
   }
 
+  void moe_route(Stream&, const MoeRouteArgs& a) override {
+    std::vector<int32_t> ids(static_cast<size_t>(a.logits.cols));
+    for (int32_t r = 0; r < a.logits.rows; r++) {
+      const float* logits = a.logits.f32_row(r);
+      std::iota(ids.begin(), ids.end(), 0);
+      std::stable_sort(ids.begin(), ids.end(),
+                       [&](int32_t i, int32_t j) { return logits[i] > logits[j]; });
+      const double top = double{logits[ids.front()]};
+      const auto chosen = std::span(ids).first(static_cast<size_t>(a.top_k));
+      double total = 0.0;
+      for (const int32_t i : a.renormalise ? chosen : std::span(ids))
+        total += std::exp(double{logits[i]} - top);
+      std::sort(chosen.begin(), chosen.end());
+      auto* experts = reinterpret_cast<int32_t*>(a.experts.row(r));
+      for (size_t j = 0; j < chosen.size(); j++) {
+        experts[j] = chosen[j];
+        a.weights.f32_row(r)[j] =
+            static_cast<float>(std::exp(double{logits[chosen[j]]} - top) / total * double{a.scale});
+      }
+    }
+  }
+
+  void moe_mlp(Stream&, const MoeMlpArgs& a) override {
+    const int32_t d_ff = a.gate->rows(), n = a.down->rows();
+    std::vector<double> for_gate(static_cast<size_t>(a.x.cols)), for_up(for_gate.size());
+    std::vector<double> h(static_cast<size_t>(d_ff)), sum(static_cast<size_t>(n));
+    std::vector<float> hidden(h.size()), w;
+    for (int32_t r = 0; r < a.x.rows; r++) {
+      take_activations(*a.gate, a.x.f32_row(r), for_gate);
+      take_activations(*a.up, a.x.f32_row(r), for_up);
+      for (int32_t c = 0; c < n; c++)
+        sum[static_cast<size_t>(c)] =
+            a.residual.data == nullptr ? 0.0 : double{a.residual.f32_row(r)[c]};
+      const auto* experts = reinterpret_cast<const int32_t*>(a.experts.row(r));
+      for (int32_t j = 0; j < a.experts.cols; j++) {
+        for (int32_t i = 0; i < d_ff; i++) {
+          const int32_t row = experts[j] * d_ff + i;
+          const double gate = product(*a.gate, row, for_gate, w);
+          hidden[static_cast<size_t>(i)] =
+              static_cast<float>(activate(a.act, gate) * product(*a.up, row, for_up, w));
+        }
+        take_activations(*a.down, hidden.data(), h);
+        for (int32_t c = 0; c < n; c++)
+          sum[static_cast<size_t>(c)] +=
+              double{a.weights.f32_row(r)[j]} * product(*a.down, experts[j] * n + c, h, w);
+      }
+      for (int32_t c = 0; c < n; c++)
+        a.y.f32_row(r)[c] = static_cast<float>(sum[static_cast<size_t>(c)]);
+    }
+  }
+
   void copy_to_host(Stream&, void* dst, const void* src, size_t size) override {
     std::memcpy(dst, src, size);
   }
@@ -305,6 +359,21 @@ class ReferenceBackend final : public Backend {
   void synchronize(Stream&) override {}
 
  private:
+  // x as a product with w takes it: quantised where w is.
+  static void take_activations(const PackedWeight& w, const float* x, std::vector<double>& out) {
+    if (dtype_info(w.dtype()).quantized)
+      quantise_activations(x, w.cols(), out);
+    else
+      std::copy_n(x, w.cols(), out.begin());
+  }
+  // Row `row` of w times x; `scratch` holds the row.
+  static double product(const PackedWeight& w, int32_t row, const std::vector<double>& x,
+                        std::vector<float>& scratch) {
+    static_cast<const CanonicalWeight&>(w).dequantize(row, scratch);
+    double sum = 0.0;
+    for (size_t i = 0; i < x.size(); i++) sum += x[i] * double{scratch[i]};
+    return sum;
+  }
   // Norm and rotation of one head.
   static void turn(const RopeAppendKvArgs& a, int32_t row, float* head, const float* norm) {
     const int32_t hd = a.kv.shape.head_dim, half = a.rope_dim / 2;

@@ -8,6 +8,7 @@
 #include "attention_checks.h"
 #include "elementwise_checks.h"
 #include "matmul_checks.h"
+#include "moe_checks.h"
 
 namespace suite {
 namespace {
@@ -39,6 +40,9 @@ class Sound : public Backend {
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& w) override {
     return inner_->pack_embedding(w);
   }
+  std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) override {
+    return inner_->pack_experts(experts);
+  }
   void unpack(const PackedWeight& w, std::span<std::byte> out) const override {
     inner_->unpack(w, out);
   }
@@ -63,6 +67,8 @@ class Sound : public Backend {
   }
   void attention(Stream& s, const AttentionArgs& a) override { inner_->attention(unwrap(s), a); }
   void gated_act(Stream& s, const GatedActArgs& a) override { inner_->gated_act(unwrap(s), a); }
+  void moe_route(Stream& s, const MoeRouteArgs& a) override { inner_->moe_route(unwrap(s), a); }
+  void moe_mlp(Stream& s, const MoeMlpArgs& a) override { inner_->moe_mlp(unwrap(s), a); }
   void copy_to_host(Stream& s, void* d, const void* f, size_t n) override {
     inner_->copy_to_host(unwrap(s), d, f, n);
   }
@@ -90,6 +96,9 @@ struct Fault final : Sound {
   std::function<void(GatedActArgs&)> on_gated;
   std::function<void(EmbedArgs&)> on_embed;
   std::function<void(GatherRowsArgs&)> on_gather;
+  std::function<void(MoeRouteArgs&)> on_route;
+  std::function<void(const MoeRouteArgs&)> after_route;
+  std::function<void(const std::function<void(const MoeMlpArgs&)>& run, MoeMlpArgs)> on_moe;
   int32_t extra_keys = 0;
 
   void matmul(Stream& s, const MatmulArgs& a) override {
@@ -131,6 +140,19 @@ struct Fault final : Sound {
     if (on_gather) on_gather(b);
     Sound::gather_rows(s, b);
   }
+  void moe_route(Stream& s, const MoeRouteArgs& a) override {
+    MoeRouteArgs b = a;
+    if (on_route) on_route(b);
+    Sound::moe_route(s, b);
+    if (after_route) after_route(a);
+  }
+  void moe_mlp(Stream& s, const MoeMlpArgs& a) override {
+    const auto run = [&](const MoeMlpArgs& args) { Sound::moe_mlp(s, args); };
+    if (on_moe)
+      on_moe(run, a);
+    else
+      run(a);
+  }
   void plan(AttentionPlan& p, const RaggedBatch& b) override {
     lengths_.assign(b.kv_len.begin(), b.kv_len.end());
     for (int32_t& n : lengths_) n = std::max(1, n + extra_keys);
@@ -155,6 +177,8 @@ Failures all_checks(Backend& tested) {
   visit(gather_case());
   elementwise_cases(visit);
   attention_cases(false, visit);
+  route_cases(visit);
+  moe_cases(false, visit);
   return f;
 }
 
@@ -187,6 +211,7 @@ TEST_CASE("the unchanged table passes the checks that the faults must fail") {
 
 TEST_CASE("every planted fault is caught") {
   using Run = std::function<void(const MatmulArgs&)>;
+  using RunMoe = std::function<void(const MoeMlpArgs&)>;
   using RunAttention = std::function<void(const AttentionArgs&)>;
   struct Planted {
     const char* name;
@@ -332,6 +357,99 @@ TEST_CASE("every planted fault is caught") {
        [](Fault& f) { f.on_gated = [](GatedActArgs& a) { std::swap(a.gate, a.up); }; }},
       {"gated_act always uses silu",
        [](Fault& f) { f.on_gated = [](GatedActArgs& a) { a.act = Activation::kSilu; }; }},
+      {"moe_route lists the likeliest first",
+       [](Fault& f) {
+         f.after_route = [](const MoeRouteArgs& a) {
+           for (int32_t r = 0; r < a.logits.rows; r++) {
+             auto* ids = reinterpret_cast<int32_t*>(a.experts.row(r));
+             const float* logits = a.logits.f32_row(r);
+             std::sort(ids, ids + a.top_k,
+                       [&](int32_t i, int32_t j) { return logits[i] > logits[j]; });
+           }
+         };
+       }},
+      {"moe_route prefers the higher of two equal experts",
+       [](Fault& f) {
+         f.after_route = [](const MoeRouteArgs& a) {
+           for (int32_t r = 0; r < a.logits.rows; r++) {
+             auto* ids = reinterpret_cast<int32_t*>(a.experts.row(r));
+             const float* logits = a.logits.f32_row(r);
+             int32_t& last = ids[a.top_k - 1];
+             if (last + 1 < a.logits.cols && logits[last] == logits[last + 1]) last++;
+           }
+         };
+       }},
+      {"moe_route forgets to renormalise",
+       [](Fault& f) { f.on_route = [](MoeRouteArgs& a) { a.renormalise = false; }; }},
+      {"moe_route always renormalises",
+       [](Fault& f) { f.on_route = [](MoeRouteArgs& a) { a.renormalise = true; }; }},
+      {"moe_route forgets the scale",
+       [](Fault& f) { f.on_route = [](MoeRouteArgs& a) { a.scale = 1.0f; }; }},
+      {"moe_mlp swaps gate and up",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           std::swap(a.gate, a.up);
+           run(a);
+         };
+       }},
+      {"moe_mlp drops the last expert of each row",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           if (a.experts.cols > 1) a.experts.cols--;
+           run(a);
+         };
+       }},
+      {"moe_mlp weighs all experts alike",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           Frame w(a.weights.rows, a.weights.cols);
+           for (int32_t r = 0; r < w.rows(); r++)
+             std::fill_n(w.row(r), w.cols(), 1.0f / static_cast<float>(w.cols()));
+           a.weights = w.view();
+           run(a);
+         };
+       }},
+      {"moe_mlp uses the neighbour of an expert",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           Frame ids(a.experts.rows, a.experts.cols);
+           for (int32_t r = 0; r < ids.rows(); r++)
+             for (int32_t j = 0; j < ids.cols(); j++) {
+               const int32_t id = reinterpret_cast<const int32_t*>(a.experts.row(r))[j];
+               ids.row(r)[j] = bits_to_float(static_cast<uint32_t>(id == 0 ? 0 : id - 1));
+             }
+           a.experts = ids_view(ids, 0, ids.rows());
+           run(a);
+         };
+       }},
+      {"moe_mlp forgets the residual",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           a.residual = {};
+           run(a);
+         };
+       }},
+      {"moe_mlp always uses silu",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           a.act = Activation::kSilu;
+           run(a);
+         };
+       }},
+      {"moe_mlp of a crowded expert rounds differently",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           run(a);
+           if (a.x.rows > 128) a.y.f32_row(140)[1] = next_up(a.y.f32_row(140)[1]);
+         };
+       }},
+      {"moe_mlp mixes two rows",
+       [](Fault& f) {
+         f.on_moe = [](const RunMoe& run, MoeMlpArgs a) {
+           run(a);
+           if (a.x.rows > 2) std::swap(a.y.f32_row(0)[0], a.y.f32_row(1)[0]);
+         };
+       }},
       {"embed ignores the scale",
        [](Fault& f) { f.on_embed = [](EmbedArgs& a) { a.scale = 1.0f; }; }},
       {"gather_rows takes the first rows",

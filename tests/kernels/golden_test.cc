@@ -138,6 +138,7 @@ TEST_CASE("what each backend supports is what the golden table says") {
     const std::string name(dtype_info(dtype).name);
     line("embed " + name, {Op::kEmbed, dtype, DType::kF32, 0});
     line("matmul " + name, {Op::kMatmul, dtype, DType::kF32, 0});
+    line("moe_mlp " + name, {Op::kMoeMlp, dtype, DType::kF32, 0});
     line("rope_append_kv " + name, {Op::kRopeAppendKv, DType::kF32, dtype, 64});
     line("attention " + name, {Op::kAttention, DType::kF32, dtype, 64});
   }
@@ -146,6 +147,7 @@ TEST_CASE("what each backend supports is what the golden table says") {
   line("gather_rows", {Op::kGatherRows});
   line("rms_norm", {Op::kRmsNorm});
   line("gated_act", {Op::kGatedAct});
+  line("moe_route", {Op::kMoeRoute});
   std::ifstream file(std::string(dasan::test::kSourceDir) + "/tests/golden/supports.txt");
   REQUIRE(file.good());
   std::ostringstream golden;

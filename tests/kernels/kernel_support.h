@@ -239,6 +239,9 @@ inline StreamLimits limits(int32_t threads) {
   l.max_heads = 32;
   l.max_head_dim = 256;
   l.max_context = 2048;
+  l.max_experts = 8;
+  l.max_experts_per_row = 8;
+  l.max_expert_cols = 256;
   return l;
 }
 

@@ -8,6 +8,7 @@
 #include "attention_checks.h"
 #include "elementwise_checks.h"
 #include "matmul_checks.h"
+#include "moe_checks.h"
 
 namespace suite {
 namespace {
@@ -83,6 +84,22 @@ TEST_CASE("rope_append_kv and attention") {
   print("rope_append_kv, attention", counts);
 }
 
+TEST_CASE("moe_route and moe_mlp") {
+  const auto reference = make_reference_backend();
+  const auto backends = cpu_backends();
+  Failures f;
+  std::map<std::string, int64_t> counts;
+  route_cases([&](const OpCase& c) { judge_all(c, *reference, counts, f); });
+  moe_cases(!quick(), [&](const MoeCase& c) {
+    judge_all(c, *reference, counts, f);
+    for (const auto& b : backends)
+      same_bits(std::string(b->name()) + " like its products one by one: " + c.id, c.composed(*b),
+                c.run(*b, 2, 0, c.rows, f), f);
+  });
+  report(f);
+  print("moe_route, moe_mlp", counts);
+}
+
 TEST_CASE("attention does not depend on how the history was cut into chunks") {
   AttentionSetup s;
   s.history = {290, 13};
@@ -116,6 +133,15 @@ TEST_CASE("packing loses nothing") {
             f.add(std::string(b->name()) + " " + std::string(dtype_info(t).name) + " rows " +
                   std::to_string(rows) + " changed by packing");
           CHECK(b->pack(w.view())->size_bytes() == b->packed_bytes(t, rows, 512));
+          const Weight w2 = make_weight(t, rows, 512, regime, random);
+          const ConstMatView pair[] = {w.view(), w2.view()};
+          const auto experts = b->pack_experts(pair);
+          CHECK(experts->size_bytes() == 2 * b->packed_bytes(t, rows, 512));
+          std::vector<std::byte> both = w.bytes;
+          both.insert(both.end(), w2.bytes.begin(), w2.bytes.end());
+          back.resize(both.size());
+          b->unpack(*experts, back);
+          if (back != both) f.add(std::string(b->name()) + " changed experts by packing");
         }
       }
   report(f);

@@ -3,6 +3,7 @@
 // clang-format off
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/experts.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/table.h"
