@@ -41,6 +41,17 @@ constexpr DType kFormats[] = {DType::kQ4_0, DType::kQ8_0,   DType::kQ4_K,   DTyp
                               DType::kF32,  DType::kF16,    DType::kBF16,   DType::kQ4_1,
                               DType::kQ5_0, DType::kQ5_1,   DType::kQ2_K,   DType::kQ3_K,
                               DType::kQ5_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
+void check_format(const std::string& name) {
+  std::string known;
+  for (const DType t : kFormats) {
+    if (dtype_info(t).name == name) return;
+    known += known.empty() ? "" : ", ";
+    known += dtype_info(t).name;
+  }
+  throw Error(Status::kInvalidArgument,
+              "format '" + name + "' is unknown, expected one of: " + known);
+}
+
 struct MatmulShape {
   int32_t n, k;
 };
@@ -254,6 +265,9 @@ int main(int argc, char** argv) {
   app.add_flag("--json", options.json, "one JSON object per line");
   CLI11_PARSE(app, argc, argv);
   try {
+    dasan::bench::check_thread_counts(options.threads);
+    for (const std::string& format : options.formats) dasan::bench::check_format(format);
+    for (const std::string& isa : options.isas) dasan::kernels::choose_cpu_isa(isa);
     dasan::bench::KernelBench(options).run();
     return 0;
   } catch (const std::exception& error) {

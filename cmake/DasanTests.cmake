@@ -67,6 +67,10 @@ if(NOT DASAN_SANITIZE)
     dasan_check(isa_symbols "${support}/check_isa_symbols.sh"
       "$<TARGET_OBJECTS:dasan_kernels_avx2>" "$<TARGET_OBJECTS:dasan_kernels_avx512>")
   endif()
+  if(DASAN_BENCH AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    dasan_check(bench python3 "${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/bench_test.py"
+      "${CMAKE_CURRENT_BINARY_DIR}")
+  endif()
   if(DASAN_INSTALL)
     foreach(way cmake pkgconfig)
       dasan_check(consumer_${way} "${support}/consumer.sh" ${way} "${CMAKE_CURRENT_SOURCE_DIR}"
