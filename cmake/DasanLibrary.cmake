@@ -22,7 +22,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   dasan_layer(dasan_kernels_avx2 DIRS kernels/cpu/avx2)
   dasan_layer(dasan_kernels_avx512 DIRS kernels/cpu/avx512)
   if(TARGET dasan_kernels_avx2)
-    target_compile_options(dasan_kernels_avx2 PRIVATE -mavx2 -mfma -mf16c)
+    # Otherwise GCC puts off the additions of a chain of products to its end, and their terms spill.
+    target_compile_options(dasan_kernels_avx2 PRIVATE
+      $<$<CXX_COMPILER_ID:GNU>:-fno-tree-ter> -mavx2 -mfma -mf16c)
   endif()
   if(TARGET dasan_kernels_avx512)
     # The intrinsics headers of GCC 12 use undefined registers on purpose.

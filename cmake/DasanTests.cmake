@@ -28,6 +28,21 @@ endfunction()
 
 set(kernel_layers dasan_kernels dasan_kernels_avx2 dasan_kernels_avx512)
 dasan_test(kernels LAYERS ${kernel_layers})
+# The AVX-512 table on any x86-64 machine: the same suite, with the table's intrinsics computed by
+# AVX2 (tests/support/avx512_emulator) and an answer of its own to what the processor can do.
+if(TARGET dasan_kernels_avx512)
+  set(emulator "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/avx512_emulator")
+  add_library(dasan_kernels_avx512_emulated OBJECT kernels/cpu/avx512/table.cc)
+  target_include_directories(dasan_kernels_avx512_emulated SYSTEM PRIVATE "${emulator}")
+  target_compile_options(dasan_kernels_avx512_emulated PRIVATE -mavx2 -mfma -mf16c -Wno-psabi)
+  target_link_libraries(dasan_kernels_avx512_emulated PRIVATE dasan_options)
+  add_executable(test_kernels_avx512 tests/kernels/suite_test.cc "${emulator}/isa_detect.cc"
+    $<FILTER:$<TARGET_OBJECTS:dasan_kernels>,EXCLUDE,isa_detect>
+    $<TARGET_OBJECTS:dasan_kernels_avx2> $<TARGET_OBJECTS:dasan_kernels_avx512_emulated>)
+  target_link_libraries(test_kernels_avx512 PRIVATE dasan_test_support dasan_options doctest::doctest
+    fmt::fmt-header-only Threads::Threads)
+  add_test(NAME kernels_avx512 COMMAND test_kernels_avx512)
+endif()
 dasan_test(text LAYERS dasan_text ${kernel_layers} LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 foreach(dir io engine models tokenizers)
   dasan_test(${dir} LAYERS dasan_engine dasan_text ${kernel_layers}

@@ -13,6 +13,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/moe_mlp.h"
+#include "kernels/cpu/packed_layout.h"
 #include "kernels/cpu/packing.h"
 #include "kernels/cpu/panel_weight.h"
 #include "kernels/quant/dequantize.h"
@@ -66,6 +67,7 @@ class CpuStream final : public Stream {
   explicit CpuStream(const StreamLimits& limits)
       : pool(limits.n_threads),
         memory_(size_of(limits)),
+        expanded_bytes_(expanded_bytes(limits)),
         attention_floats_(scratch_floats(limits)) {
     auto* p = static_cast<std::byte*>(memory_.data());
     const auto rows = static_cast<size_t>(limits.max_rows),
@@ -77,11 +79,18 @@ class CpuStream final : public Stream {
     };
     activations = reinterpret_cast<cpu::ActivationBlock*>(
         take(rows * (k / 32) * sizeof(cpu::ActivationBlock)));
+    expanded_ =
+        reinterpret_cast<uint8_t*>(take(expanded_bytes_ * static_cast<size_t>(limits.n_threads)));
     attention_ = reinterpret_cast<float*>(
         take(attention_floats_ * sizeof(float) * static_cast<size_t>(limits.n_threads)));
     moe = cpu::MoeScratch(limits, p);
+    moe.expanded = expanded_;
+    moe.expanded_bytes = expanded_bytes_;
   }
   size_t scratch_bytes() const noexcept override { return memory_.size(); }
+  uint8_t* expanded_panel(int32_t worker) noexcept {
+    return expanded_ + expanded_bytes_ * static_cast<size_t>(worker);
+  }
   float* attention_scratch(int32_t worker) noexcept {
     return attention_ + attention_floats_ * static_cast<size_t>(worker);
   }
@@ -94,18 +103,23 @@ class CpuStream final : public Stream {
     const auto rows = static_cast<size_t>(limits.max_rows),
                k = static_cast<size_t>(limits.max_cols);
     return aligned(rows * (k / 32) * sizeof(cpu::ActivationBlock)) +
+           expanded_bytes(limits) * static_cast<size_t>(limits.n_threads) +
            aligned(scratch_floats(limits) * sizeof(float) * static_cast<size_t>(limits.n_threads)) +
            cpu::MoeScratch::size_bytes(limits);
   }
 
  private:
+  static size_t expanded_bytes(const StreamLimits& limits) {
+    return aligned(cpu::expanded_panel_bytes(std::max(limits.max_cols, limits.max_expert_cols)));
+  }
   static size_t scratch_floats(const StreamLimits& limits) {
     return aligned(cpu::attention_scratch_floats(limits.max_head_dim) * sizeof(float)) /
            sizeof(float);
   }
 
   Memory memory_;
-  size_t attention_floats_;
+  size_t expanded_bytes_, attention_floats_;
+  uint8_t* expanded_ = nullptr;
   float* attention_ = nullptr;
 };
 
@@ -271,6 +285,7 @@ class CpuBackend final : public Backend {
         job.x = a.x.f32_row(0);
         job.x_stride = stride(a.x);
         job.a = stream.activations;
+        job.expanded = stream.expanded_panel(worker);
         job.y = o.y.f32_row(0);
         job.y_stride = stride(o.y);
         job.bias = o.bias;

@@ -1,37 +1,10 @@
-// Which tables this machine can run, best first, and which one to use.
-#include <array>
-#include <cstddef>
+// The names of the tables, and which one to use.
 #include <string>
 
-#include "kernels/backend.h"
 #include "kernels/core/status.h"
+#include "kernels/cpu/isa_detect.h"
 
 namespace dasan::kernels {
-namespace {
-
-struct Runnable {
-  std::array<CpuIsa, 3> isas{};
-  size_t count = 0;
-};
-
-Runnable detect() noexcept {
-  Runnable r;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  // These include the operating system's support for the registers.
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512vnni"))
-    r.isas[r.count++] = CpuIsa::kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c"))
-    r.isas[r.count++] = CpuIsa::kAvx2;
-#endif
-  r.isas[r.count++] = CpuIsa::kGeneric;
-  return r;
-}
-
-}  // namespace
 
 std::string_view cpu_isa_name(CpuIsa isa) noexcept {
   switch (isa) {
@@ -46,7 +19,7 @@ std::string_view cpu_isa_name(CpuIsa isa) noexcept {
 }
 
 std::span<const CpuIsa> runnable_cpu_isas() noexcept {
-  static const Runnable runnable = detect();
+  static const RunnableIsas runnable = detect_cpu_isas();
   return {runnable.isas.data(), runnable.count};
 }
 

@@ -42,7 +42,8 @@ struct MatmulJob {
   const float* x;  // (rows, k), rows x_stride floats apart; float formats
   size_t x_stride;
   const ActivationBlock* a;  // (activation_index); quantised formats
-  float* y;                  // (rows, n)
+  uint8_t* expanded;  // expanded_panel_bytes(k) of scratch, this worker's own; quantised formats
+  float* y;           // (rows, n)
   size_t y_stride;
   const float* bias;      // (n) or null
   float scale;            // 1: none

@@ -135,7 +135,7 @@ class Run {
   }
 
   void gate_up(int32_t worker, const MoeGroup& g, int32_t panel_begin, int32_t panel_end) {
-    MatmulJob job = job_of(g);
+    MatmulJob job = job_of(worker, g);
     float* gate_tile = tile(worker, 0);
     float* up_tile = tile(worker, 1);
     const bool same_x = quantized(gate_) == quantized(up_);
@@ -176,7 +176,7 @@ class Run {
     start_y(col, std::min(panel_end * kPanelRows, down_.rows()) - col);
     for (int32_t i = 0; i < n_groups_; i++) {
       const MoeGroup& g = s_.groups[i];
-      MatmulJob job = job_of(g);
+      MatmulJob job = job_of(worker, g);
       job.k = d_ff_;
       job.x = hidden(g.first);
       job.x_stride = static_cast<size_t>(d_ff_);
@@ -202,11 +202,12 @@ class Run {
     }
   }
 
-  MatmulJob job_of(const MoeGroup& g) const {
+  MatmulJob job_of(int32_t worker, const MoeGroup& g) const {
     MatmulJob job{};
     job.k = k_;
     job.rows = g.rows;
     job.scale = 1.0f;
+    job.expanded = s_.expanded + s_.expanded_bytes * static_cast<size_t>(worker);
     return job;
   }
 

@@ -38,6 +38,9 @@ struct MoeScratch {
   std::byte* gathered = nullptr;        // per worker: the x of a group, f32 or quantised
   float* tiles = nullptr;               // per worker: two of kTileFloats
   size_t gathered_bytes = 0;            // of one worker
+  // Not of `memory`: the stream's own, shared with its other products.
+  uint8_t* expanded = nullptr;  // per worker: MatmulJob::expanded
+  size_t expanded_bytes = 0;    // of one worker
 };
 
 // MoeMlpArgs of ops.h.

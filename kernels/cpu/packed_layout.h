@@ -38,4 +38,14 @@ inline constexpr UnitLayout kUnitIQ4_NL{32, 1, 0, 4};
 inline constexpr UnitLayout kUnitIQ4_XS{256, 1, 8, 32};
 inline constexpr UnitLayout kUnitMXFP4{32, 0, 1, 4};
 
+// A block of 32 of a panel once it is unpacked (FormatExpanded in formats.h): 32 bytes for each of
+// sixteen rows, then per sub-block sixteen scales and, where there is one, sixteen minimums.
+inline constexpr size_t expanded_block_bytes(int32_t sub_blocks, bool minimum) {
+  return 512 + 64 * static_cast<size_t>(sub_blocks) * (minimum ? 2 : 1);
+}
+// The most that any format needs for an unpacked panel.
+inline constexpr size_t expanded_panel_bytes(int32_t k) {
+  return static_cast<size_t>(k / 32) * expanded_block_bytes(2, true);
+}
+
 }  // namespace dasan::kernels::cpu

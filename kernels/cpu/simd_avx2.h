@@ -19,9 +19,6 @@ struct I32x16 {
 using U8x64 = I32x16;
 
 constexpr int kMaxTile = 4;  // two registers per accumulator: more would spill
-// vpmaddubsw saturates for bytes above 127, so dot_wide() moves the sign from the weight to x and
-// returns the sum without the offset.
-constexpr bool kSignedWideDot = true;
 
 DASAN_INLINE F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 DASAN_INLINE void store(float* p, F32x16 v) {
@@ -153,6 +150,10 @@ DASAN_INLINE U8x64 load_bytes(const uint8_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }
+DASAN_INLINE void store_bytes(uint8_t* p, U8x64 v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.lo);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), v.hi);
+}
 DASAN_INLINE U8x64 splat_byte(int v) {
   const __m256i x = _mm256_set1_epi8(static_cast<char>(v));
   return {x, x};
@@ -176,23 +177,5 @@ DASAN_INLINE __m256i four_bytes(const int8_t* x) {
   __builtin_memcpy(&four, x, 4);
   return _mm256_set1_epi32(four);
 }
-// Bytes of w at most 127: pairs of products stay below 2^15.
-DASAN_INLINE I32x16 dot(I32x16 acc, U8x64 w, const int8_t* x) {
-  const __m256i v = four_bytes(x), ones = _mm256_set1_epi16(1);
-  return {_mm256_add_epi32(acc.lo, _mm256_madd_epi16(_mm256_maddubs_epi16(w.lo, v), ones)),
-          _mm256_add_epi32(acc.hi, _mm256_madd_epi16(_mm256_maddubs_epi16(w.hi, v), ones))};
-}
-DASAN_INLINE I32x16 dot_wide(I32x16 acc, U8x64 w, const int8_t* x) {
-  const __m256i v = four_bytes(x), ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8(-128);
-  const __m256i lo = _mm256_xor_si256(w.lo, sign), hi = _mm256_xor_si256(w.hi, sign);
-  return {
-      _mm256_add_epi32(
-          acc.lo, _mm256_madd_epi16(
-                      _mm256_maddubs_epi16(_mm256_abs_epi8(lo), _mm256_sign_epi8(v, lo)), ones)),
-      _mm256_add_epi32(
-          acc.hi, _mm256_madd_epi16(
-                      _mm256_maddubs_epi16(_mm256_abs_epi8(hi), _mm256_sign_epi8(v, hi)), ones))};
-}
-
 }  // namespace
 }  // namespace dasan::kernels::cpu

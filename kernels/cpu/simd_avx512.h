@@ -16,7 +16,6 @@ using I32x16 = __m512i;
 using U8x64 = __m512i;
 
 constexpr int kMaxTile = 12;  // rows of x per register tile: accumulators + 8 weights fit 32
-constexpr bool kSignedWideDot = false;  // dot() takes the offset bytes of Q8_0 as they are
 
 DASAN_INLINE F32x16 load(const float* p) { return _mm512_loadu_ps(p); }
 DASAN_INLINE void store(float* p, F32x16 v) { _mm512_storeu_ps(p, v); }
@@ -84,6 +83,7 @@ DASAN_INLINE void store_i8(int8_t* p, I32x16 a) {
 DASAN_INLINE int32_t sum_int(I32x16 a) { return _mm512_reduce_add_epi32(a); }
 
 DASAN_INLINE U8x64 load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+DASAN_INLINE void store_bytes(uint8_t* p, U8x64 v) { _mm512_storeu_si512(p, v); }
 DASAN_INLINE U8x64 splat_byte(int v) { return _mm512_set1_epi8(static_cast<char>(v)); }
 DASAN_INLINE U8x64 bit_and(U8x64 a, U8x64 b) { return _mm512_and_si512(a, b); }
 DASAN_INLINE U8x64 bit_or(U8x64 a, U8x64 b) { return _mm512_or_si512(a, b); }
@@ -104,7 +104,6 @@ DASAN_INLINE I32x16 dot(I32x16 acc, U8x64 w, const int8_t* x) {
   __builtin_memcpy(&four, x, 4);
   return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
 }
-DASAN_INLINE I32x16 dot_wide(I32x16 acc, U8x64 w, const int8_t* x) { return dot(acc, w, x); }
 
 }  // namespace
 }  // namespace dasan::kernels::cpu

@@ -24,7 +24,6 @@ struct U8x64 {
 };
 
 constexpr int kMaxTile = 2;
-constexpr bool kSignedWideDot = false;
 
 DASAN_INLINE F32x16 load(const float* p) { return Eigen::Map<const F32x16>(p); }
 DASAN_INLINE void store(float* p, const F32x16& v) { Eigen::Map<F32x16>{p} = v; }
@@ -135,6 +134,7 @@ DASAN_INLINE U8x64 load_bytes(const uint8_t* p) {
   __builtin_memcpy(r.b, p, 64);
   return r;
 }
+DASAN_INLINE void store_bytes(uint8_t* p, const U8x64& v) { __builtin_memcpy(p, v.b, 64); }
 DASAN_INLINE U8x64 splat_byte(int v) {
   U8x64 r;
   __builtin_memset(r.b, v, 64);
@@ -164,9 +164,5 @@ DASAN_INLINE I32x16 dot(I32x16 acc, const U8x64& w, const int8_t* x) {
         w.b[4 * l] * x[0] + w.b[4 * l + 1] * x[1] + w.b[4 * l + 2] * x[2] + w.b[4 * l + 3] * x[3];
   return acc;
 }
-DASAN_INLINE I32x16 dot_wide(const I32x16& acc, const U8x64& w, const int8_t* x) {
-  return dot(acc, w, x);
-}
-
 }  // namespace
 }  // namespace dasan::kernels::cpu

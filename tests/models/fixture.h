@@ -32,7 +32,8 @@ inline std::vector<std::string> fixture_names() {
 }
 
 inline Fixture read_fixture(const std::string& name) {
-  const auto folder = std::filesystem::path(dasan::test::kSourceDir) / "tests/models/fixtures" / name;
+  const auto folder =
+      std::filesystem::path(dasan::test::kSourceDir) / "tests/models/fixtures" / name;
   Fixture f{name, read_file(folder / "config.json"), {}, {}, {}};
   std::istringstream list(read_file(folder / "tensors.txt"));
   for (std::string line; std::getline(list, line);) {

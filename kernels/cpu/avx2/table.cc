@@ -5,7 +5,9 @@
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/experts.h"
 #include "kernels/cpu/attention.h"
-#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/matmul_float.h"
+#include "kernels/cpu/avx2/row_dots.h"
+#include "kernels/cpu/matmul_quantized.h"
 #include "kernels/cpu/table.h"
 // clang-format on
 
