@@ -93,8 +93,6 @@ void quantized_rows(const MatmulJob& job, const uint8_t* bytes, int32_t panel, i
 
 // Rows in blocks whose activations stay in the L2 while the panels stream past them.
 constexpr int32_t kActivationBytes = 256 << 10;
-// From so many rows on unpacking a panel costs less than it saves.
-constexpr int32_t kExpandRows = 24;
 
 template <class F>
 void quantized_matmul(const MatmulJob& job, int32_t panel_begin, int32_t panel_end) {
@@ -106,12 +104,14 @@ void quantized_matmul(const MatmulJob& job, int32_t panel_begin, int32_t panel_e
     const int32_t end = begin + block < job.rows ? begin + block : job.rows;
     for (int32_t panel = panel_begin; panel < panel_end; panel++) {
       const uint8_t* bytes = job.panels + static_cast<size_t>(panel) * job.panel_bytes;
-      if (end - begin >= kExpandRows) {
-        expand_panel<F>(bytes, job.k, job.expanded);
-        quantized_rows<ExpandedOf<F>>(job, job.expanded, panel, begin, end);
-      } else {
-        quantized_rows<F>(job, bytes, panel, begin, end);
+      if constexpr (kExpandRows > 1) {
+        if (end - begin < kExpandRows) {
+          quantized_rows<F>(job, bytes, panel, begin, end);
+          continue;
+        }
       }
+      expand_panel<F>(bytes, job.k, job.expanded);
+      quantized_rows<ExpandedOf<F>>(job, job.expanded, panel, begin, end);
     }
   }
 }
