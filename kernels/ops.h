@@ -182,7 +182,7 @@ struct MoeMlpArgs {
   const PackedWeight* up;    // n_experts of (d_ff, k)
   const PackedWeight* down;  // n_experts of (n, d_ff)
   Activation act = Activation::kSilu;
-  MatView y;              // (rows, n) f32; must not alias x
+  MatView y;              // (rows, n) f32; may be x itself
   ConstMatView residual;  // (rows, n) f32 or data == nullptr; y itself or not overlapping it
 };
 

@@ -54,6 +54,7 @@ class Executor {
  private:
   float* buffer(Slot slot) const noexcept;
   kernels::MatView view(Slot slot, int32_t rows, int32_t cols) const noexcept;
+  kernels::MatView experts(int32_t rows, int32_t per_row) const noexcept;  // ids
   std::span<const float> output_row(Slot slot, int32_t i, int32_t cols) const noexcept;
   void fill_rotations(const Batch& batch);
   void step(const Step& step, const Batch& batch);

@@ -32,7 +32,9 @@ struct Linear {
 
 struct LayerWeights {
   Linear q, k, v, o;      // (n_heads*hd, d), (n_kv*hd, d), (n_kv*hd, d), (d, n_heads*hd)
-  Linear gate, up, down;  // (d_ff, d), (d_ff, d), (d, d_ff)
+  Linear gate, up, down;  // (d_ff, d), (d_ff, d), (d, d_ff); null in layers with experts
+  PackedPtr router;       // (n_experts, d), or null
+  PackedPtr expert_gate, expert_up, expert_down;     // n_experts of the same shapes, or null
   std::vector<float> attn_norm, ffn_norm;            // (d); before the branch; empty for kPost
   std::vector<float> post_attn_norm, post_ffn_norm;  // (d); after it; kPost and kSandwich only
   std::vector<float> q_norm, k_norm;                 // (head_dim) or empty

@@ -66,6 +66,7 @@ LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_fac
               original_max_position_embeddings=16)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 QWEN = dict(rms_norm_eps=1e-6, rope_theta=1000000.0)
+MOE = dict(head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=20)
 EXAONE4 = dict(num_hidden_layers=4, rope_theta=1000000.0)
 
 CASES = {
@@ -90,6 +91,12 @@ CASES = {
                               use_sliding_window=True, sliding_window=9, max_window_layers=1,
                               num_hidden_layers=3),
     "qwen3_yarn": case("qwen3", **QWEN, head_dim=16, rope_scaling=YARN),
+    "qwen3_moe": case("qwen3_moe", **QWEN, **MOE, norm_topk_prob=True),
+    "qwen3_moe_softmax": case("qwen3_moe", **QWEN, **{**MOE, "num_experts": 5}, norm_topk_prob=False,
+                              attention_bias=True, tie_word_embeddings=True),
+    "qwen3_moe_sparse": case("qwen3_moe", **QWEN, **MOE, norm_topk_prob=True, decoder_sparse_step=2,
+                             mlp_only_layers=[3], num_hidden_layers=5, use_sliding_window=True,
+                             sliding_window=9, max_window_layers=4),
     "exaone4_window": case("exaone4", **EXAONE4, sliding_window=6, sliding_window_pattern="LLLG"),
     "exaone4_saved": case("exaone4", **EXAONE4, sliding_window=8, sliding_window_pattern=2),
     "exaone4_global": case("exaone4", **EXAONE4, sliding_window=None, sliding_window_pattern=None,
@@ -166,6 +173,20 @@ def exaone35(c, tokens):
     return shapes, norm(h, w["transformer.ln_f.weight"]) @ w["lm_head.weight"].T
 
 
+def stacked_experts(name, shape, shapes):
+    """transformers 5 holds a layer's experts in two tensors; checkpoints hold three per expert."""
+    prefix, kind = name.rsplit(".", 1)
+    stack = []
+    for e in range(shape[0]):
+        parts = []
+        for role in ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",):
+            expert = f"{prefix}.{e}.{role}.weight"
+            shapes[expert] = (shape[1] // (2 if kind == "gate_up_proj" else 1), shape[2])
+            parts.append(weight(expert, shapes[expert]))
+        stack.append(torch.cat(parts))
+    return torch.stack(stack)
+
+
 def transformers_model(config, tokens):
     settings = {k: v for k, v in config.items() if k != "model_type"}
     if isinstance(settings.get("sliding_window_pattern"), str):  # as published; not read any more
@@ -181,6 +202,9 @@ def transformers_model(config, tokens):
         attn_implementation="eager", dtype=torch.float32).eval()
     shapes = {}
     for name, parameter in model.named_parameters():  # a tied head is listed once
+        if name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
+            parameter.data = stacked_experts(name, tuple(parameter.shape), shapes)
+            continue
         shapes[name] = tuple(parameter.shape)
         parameter.data = weight(name, shapes[name])
     model.tie_weights()
