@@ -1,5 +1,7 @@
 // Makes a model file with random weights in the shape of a real one, so that speed can be measured
-// without a download:  make_model SHAPE FORMAT OUT.gguf
+// without a download:  make_model SHAPE FORMAT OUT.gguf [--f32]
+//
+// With --f32 the file holds the same weights, dequantised: what the format's logits are judged by.
 //
 // Each weight matrix repeats a pool of blocks quantised from N(0, 0.02) in a random order: the
 // bytes, and so the speed, are those of a real model; the text is noise. A format is the mix that
@@ -18,6 +20,7 @@
 #include "bench/gguf_writer.h"
 #include "kernels/core/dtype.h"
 #include "kernels/core/status.h"
+#include "kernels/quant/dequantize.h"
 #include "kernels/quant/quantize.h"
 
 namespace dasan::bench {
@@ -127,12 +130,16 @@ class Pool {
  public:
   static constexpr int32_t kElements = 1 << 16;
 
-  explicit Pool(DType t) {
+  Pool(DType t, bool as_f32) {
     std::vector<float> values(kElements);
     Random random(static_cast<uint64_t>(t) + 1);
     for (float& v : values) v = 0.02f * random.normal();
     bytes_.resize(kernels::row_bytes(t, kElements));
     kernels::quantize_row(t, values.data(), bytes_.data(), kElements);
+    if (!as_f32) return;
+    kernels::dequantize_row(t, bytes_.data(), values.data(), kElements);
+    bytes_.resize(sizeof(float) * kElements);
+    std::memcpy(bytes_.data(), values.data(), bytes_.size());
   }
 
   void write(std::FILE* file, uint64_t n_elements, uint64_t seed) const {
@@ -174,7 +181,8 @@ std::vector<std::string> make_vocabulary(int32_t size) {
 
 class ModelMaker {
  public:
-  ModelMaker(const Shape& shape, const Format& format) : shape_(shape), format_(format) {}
+  ModelMaker(const Shape& shape, const Format& format, bool as_f32)
+      : shape_(shape), format_(format), as_f32_(as_f32) {}
 
   void save(const std::string& path) {
     metadata();
@@ -254,10 +262,11 @@ class ModelMaker {
     const uint64_t n = stack * static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols);
     std::vector<uint64_t> dims{static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)};
     if (experts > 0) dims.push_back(stack);
-    const Pool& pool = pools_.try_emplace(t, t).first->second;
+    const Pool& pool = pools_.try_emplace(t, t, as_f32_).first->second;
+    const DType stored = as_f32_ ? DType::kF32 : t;
     const uint64_t seed = seed_++;
-    writer_.add_tensor({name, ggml_type(t), dims,
-                        kernels::row_bytes(t, cols) * static_cast<uint64_t>(rows) * stack,
+    writer_.add_tensor({name, ggml_type(stored), dims,
+                        kernels::row_bytes(stored, cols) * static_cast<uint64_t>(rows) * stack,
                         [&pool, n, seed](std::FILE* f) { pool.write(f, n, seed); }});
   }
 
@@ -274,6 +283,7 @@ class ModelMaker {
 
   const Shape& shape_;
   const Format& format_;
+  const bool as_f32_;
   GgufWriter writer_;
   std::map<DType, Pool> pools_;
   uint64_t seed_ = 1;
@@ -296,12 +306,14 @@ auto& find_by_name(Table& table, std::string_view kind, std::string_view name) {
 
 int main(int argc, char** argv) {
   using namespace dasan::bench;
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: make_model SHAPE FORMAT OUT.gguf\n");
+  const bool as_f32 = argc == 5 && std::string_view(argv[4]) == "--f32";
+  if (argc != 4 && !as_f32) {
+    std::fprintf(stderr, "usage: make_model SHAPE FORMAT OUT.gguf [--f32]\n");
     return 2;
   }
   try {
-    ModelMaker(find_by_name(kShapes, "shape", argv[1]), find_by_name(kFormats, "format", argv[2]))
+    ModelMaker(find_by_name(kShapes, "shape", argv[1]), find_by_name(kFormats, "format", argv[2]),
+               as_f32)
         .save(argv[3]);
     return 0;
   } catch (const std::exception& error) {

@@ -16,8 +16,10 @@ dasan_bench(limits bench/limits_main.cc)
 target_link_libraries(bench_limits PRIVATE dasan_bench_limits)
 dasan_bench(make_model bench/make_model.cc bench/gguf_writer.cc)
 target_link_libraries(bench_make_model PRIVATE ${bench_layers})
-dasan_bench(kernels bench/kernels.cc)
+dasan_bench(kernels bench/kernels.cc bench/kernel_case.cc bench/kernel_matmul.cc
+  bench/kernel_rows.cc bench/kernel_attention.cc bench/kernel_moe.cc)
 target_link_libraries(bench_kernels PRIVATE ${bench_layers} dasan_bench_limits)
 # The model benchmark sees the engine as any other program does: through dasan.h.
 dasan_bench(model bench/model.cc bench/bench_case.cc)
 target_link_libraries(bench_model PRIVATE dasan::dasan dasan_bench_limits)
+dasan_bench(divergence bench/divergence.cc)
