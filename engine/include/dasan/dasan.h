@@ -101,7 +101,9 @@ DASAN_API dasan_status dasan_device_get(int32_t index, dasan_device_info *out);
 typedef struct dasan_model dasan_model;
 
 enum {
-  DASAN_MODEL_VOCAB_ONLY = 1u << 0 /* tokenizer, template, metadata and shapes; no weights */
+  /* Tokenizer, template, metadata and shapes; no weights. A file or folder that holds none, of any
+   * architecture, gives what it has: its dasan_model_info has zeros for the shapes. */
+  DASAN_MODEL_VOCAB_ONLY = 1u << 0
 };
 /* One configuration value that replaces the file's, by its Hugging Face or GGUF key; the value is
  * JSON: {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":4.0}"}. Unknown keys are refused. */
