@@ -60,8 +60,8 @@ struct TensorInfo {  // for `dasan inspect`
 };
 
 struct LoadOptions {
-  std::string isa;          // CPU table to force; empty: best
-  int32_t n_threads = 0;    // for packing; 0: all cores
+  std::string isa;        // CPU table to force; empty: best
+  int32_t n_threads = 0;  // for packing; 0: all cores
   // Tokenizer, template, metadata and shapes; no weights. Of a file or folder that holds no tensor,
   // of whatever architecture, what there is.
   bool vocab_only = false;
