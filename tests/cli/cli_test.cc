@@ -165,6 +165,9 @@ TEST_CASE("inspect, tokenize and template describe a model without loading its w
   const Result bad = run("template " + demo() + " --messages -", "{not json");
   CHECK(bad.status == 1);
   CHECK(!bad.err.empty());
+  const Result empty = run("template " + demo() + " --messages -");
+  CHECK(empty.status == 1);
+  CHECK(has(empty.err, "standard input is empty"));
 }
 
 TEST_CASE("bench prints a table and JSON") {
