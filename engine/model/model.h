@@ -62,9 +62,11 @@ struct TensorInfo {  // for `dasan inspect`
 };
 
 struct LoadOptions {
-  std::string isa;          // CPU table to force; empty: best
-  int32_t n_threads = 0;    // for packing; 0: all cores
-  bool vocab_only = false;  // tokenizer, template and metadata; no weights
+  std::string isa;        // CPU table to force; empty: best
+  int32_t n_threads = 0;  // for packing; 0: all cores
+  // Tokenizer, template, metadata and shapes; no weights. Of a file or folder that holds no tensor,
+  // of whatever architecture, what there is.
+  bool vocab_only = false;
   std::vector<std::pair<std::string, std::string>> overrides;  // config key -> JSON value
   std::function<bool(float fraction)> on_progress;             // false cancels: Error(kCancelled)
 };
@@ -75,6 +77,7 @@ class Model {
   static std::shared_ptr<const Model> load(const std::string& path, const LoadOptions& options);
   ~Model();
 
+  // Without layers when the file holds no tensor: see LoadOptions::vocab_only.
   const ModelSpec& spec() const noexcept { return spec_; }
   const ModelWeights& weights() const;  // Error(kState) when loaded vocab_only
   bool has_weights() const noexcept { return loaded_; }

@@ -52,7 +52,14 @@ class ModelLoader {
     } else {
       open_gguf();
     }
-    resolve();
+    model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
+    if (options_.vocab_only && tensors_.all().empty()) {
+      describe_vocabulary();
+    } else {
+      resolve();
+    }
+    name_model();
+    parse_chat_template();
     if (!options_.vocab_only) load_weights();
     return model_;
   }
@@ -131,11 +138,15 @@ class ModelLoader {
 
   void open_folder() {
     kind_ = FileKind::kHuggingFace;
-    const HfFolder folder = read_hf_folder(path_);
-    config_ = make_hf_config(folder.config, path_ + "/config.json", options_.overrides);
-    const auto type = config_->text("model_type");
-    if (!type) throw Error(Status::kFormat, path_ + "/config.json: 'model_type' is absent");
-    architecture_ = *type;
+    const HfFolder folder = read_hf_folder(path_, options_.vocab_only);
+    if (!folder.config.empty()) {
+      config_ = make_hf_config(folder.config, path_ + "/config.json", options_.overrides);
+      const auto type = config_->text("model_type");
+      if (!type) throw Error(Status::kFormat, path_ + "/config.json: 'model_type' is absent");
+      architecture_ = *type;
+    } else if (!folder.weight_files.empty()) {
+      throw Error(Status::kNotFound, path_ + ": the folder holds no config.json");
+    }
     for (const std::string& name : folder.weight_files) {
       const MappedFile& file = map(path_ + "/" + name);
       for (SafeTensor& t : parse_safetensors(file.bytes(), path_ + "/" + name))
@@ -172,15 +183,33 @@ class ModelLoader {
     }
   }
 
+  // A vocabulary alone: there is nothing to run, so any architecture will do.
+  void describe_vocabulary() {
+    ModelSpec& spec = model_->spec_;
+    spec.architecture = architecture_;
+    if (model_->tokenizer_) spec.n_vocab = model_->tokenizer_->vocab_size();
+    if (config_) config_->check_overrides_used();
+  }
+
+  void name_model() {
+    if (!model_->spec_.name.empty()) return;
+    const fs::path p(path_);
+    model_->spec_.name =
+        p.has_filename() ? p.filename().string() : p.parent_path().filename().string();
+  }
+
+  void parse_chat_template() {
+    if (model_->chat_template_source_.empty()) return;
+    try {
+      model_->chat_template_ = ChatTemplate::parse(model_->chat_template_source_);
+    } catch (const Error& error) {
+      model_->chat_template_error_ = error.message();
+    }
+  }
+
   void resolve() {
-    model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
     family_ = &find_family(kind_, architecture_);
     model_->spec_ = resolve_spec(*family_, kind_, *config_, tensors_);
-    if (model_->spec_.name.empty()) {
-      fs::path p(path_);
-      model_->spec_.name =
-          p.has_filename() ? p.filename().string() : p.parent_path().filename().string();
-    }
     for (const SourceTensor& t : tensors_.all()) {
       model_->tensors_.push_back({t.name, t.type_name, t.shape, t.data.size()});
       uint64_t n = 1;
@@ -200,13 +229,6 @@ class ModelLoader {
     }
     model_->fingerprint_ = fingerprint_;
     plan_weights();
-    if (!model_->chat_template_source_.empty()) {
-      try {
-        model_->chat_template_ = ChatTemplate::parse(model_->chat_template_source_);
-      } catch (const Error& error) {
-        model_->chat_template_error_ = error.message();
-      }
-    }
   }
 
   // What load_weights() will hold, from the shapes alone.

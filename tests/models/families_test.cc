@@ -88,6 +88,9 @@ TEST_CASE("each feature of the fixtures changes the logits by far more than the 
       {"llama_yarn_factor", "rope_scaling.beta_slow", "1"},
       {"llama_linear", "rope_scaling.factor", "3"},
       {"qwen3_yarn", "rope_parameters.factor", "3"},
+      {"qwen2_yarn", "rope_scaling", "null"},
+      {"exaone4_window_llama3", "rope_scaling", "null"},
+      {"exaone4_window_llama3", "sliding_window", "null"},
       {"exaone4_window", "sliding_window", "7"},
       {"exaone4_window", "sliding_window", "null"},
       {"exaone4_window", "sliding_window_pattern", "\"LG\""},
@@ -98,6 +101,7 @@ TEST_CASE("each feature of the fixtures changes the logits by far more than the 
       {"qwen3_moe_softmax", "norm_topk_prob", "true"},
       {"qwen3_moe_sparse", "use_sliding_window", "false"},
       {"qwen3_moe_sparse", "sliding_window", "10"},
+      {"exaone35_tied", "rope_scaling", "null"},
   };
   for (const auto& [fixture, key, value] : changes) {
     INFO(std::string(fixture) << " with " << std::string(key) << " = " << std::string(value));

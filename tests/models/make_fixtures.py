@@ -86,6 +86,8 @@ CASES = {
     "qwen2_tied_window": case("qwen2", **QWEN, use_sliding_window=True, sliding_window=6,
                               max_window_layers=1, num_hidden_layers=3,
                               tie_word_embeddings=True),
+    "qwen2_yarn": case("qwen2", **QWEN, use_sliding_window=False, rope_scaling=dict(
+        type="yarn", factor=4.0, original_max_position_embeddings=16)),
     "qwen3": case("qwen3", **QWEN, head_dim=16, attention_bias=False),
     "qwen3_tied_window": case("qwen3", **QWEN, head_dim=16, tie_word_embeddings=True,
                               use_sliding_window=True, sliding_window=9, max_window_layers=1,
@@ -101,12 +103,16 @@ CASES = {
     "exaone4_saved": case("exaone4", **EXAONE4, sliding_window=8, sliding_window_pattern=2),
     "exaone4_global": case("exaone4", **EXAONE4, sliding_window=None, sliding_window_pattern=None,
                            tie_word_embeddings=True, rope_scaling=LLAMA3),
+    "exaone4_window_llama3": case("exaone4", **EXAONE4, sliding_window=6,
+                                  sliding_window_pattern="LLLG", rope_scaling=LLAMA3),
     "exaone35": {"model_type": "exaone", "vocab_size": 64, "hidden_size": 32,
                  "intermediate_size": 48, "num_layers": 3, "num_attention_heads": 4,
                  "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
                  "layer_norm_epsilon": 1e-5, "activation_function": "silu",
                  "tie_word_embeddings": False, "rope_theta": 1000000.0, "rope_scaling": LLAMA3},
 }
+CASES["exaone35_tied"] = {**CASES["exaone35"], "tie_word_embeddings": True, "num_layers": 2,
+                          "num_key_value_heads": 4}
 
 
 def llama3_frequencies(theta, dim, s):
@@ -129,8 +135,9 @@ def exaone35(c, tokens):
     """Returns the shapes of the tensors and the logits."""
     d, ff, hd = c["hidden_size"], c["intermediate_size"], c["head_dim"]
     heads, kv = c["num_attention_heads"], c["num_key_value_heads"]
-    shapes = {"transformer.wte.weight": (c["vocab_size"], d), "transformer.ln_f.weight": (d,),
-              "lm_head.weight": (c["vocab_size"], d)}
+    shapes = {"transformer.wte.weight": (c["vocab_size"], d), "transformer.ln_f.weight": (d,)}
+    if not c["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (c["vocab_size"], d)
     for i in range(c["num_layers"]):
         p = f"transformer.h.{i}."
         shapes |= {p + "ln_1.weight": (d,), p + "ln_2.weight": (d,),
@@ -170,7 +177,8 @@ def exaone35(c, tokens):
         gated = torch.nn.functional.silu(x @ w[p + "mlp.c_fc_0.weight"].T) * (
             x @ w[p + "mlp.c_fc_1.weight"].T)
         h = h + gated @ w[p + "mlp.c_proj.weight"].T
-    return shapes, norm(h, w["transformer.ln_f.weight"]) @ w["lm_head.weight"].T
+    head = w.get("lm_head.weight", w["transformer.wte.weight"])
+    return shapes, norm(h, w["transformer.ln_f.weight"]) @ head.T
 
 
 def stacked_experts(name, shape, shapes):
