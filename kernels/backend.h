@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/ops.h"
 
@@ -146,5 +148,17 @@ std::span<const CpuIsa> runnable_cpu_isas() noexcept;  // compiled in and suppor
 // lacks.
 CpuIsa choose_cpu_isa(std::string_view forced);
 std::unique_ptr<Backend> make_cpu_backend(CpuIsa isa);
+
+struct CudaDevice {
+  int32_t ordinal = 0;
+  std::string name;
+  int32_t major = 0, minor = 0;  // compute capability
+  size_t memory_total = 0, memory_free = 0;
+};
+bool built_with_cuda() noexcept;
+std::vector<CudaDevice> cuda_devices();  // none where the driver or the build has none
+// Error(kUnsupported): built without CUDA, or a device older than sm_80; Error(kNotFound): no
+// driver, one that is too old, no such device.
+std::unique_ptr<Backend> make_cuda_backend(int32_t ordinal);
 
 }  // namespace dasan::kernels

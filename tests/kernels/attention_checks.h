@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "kernel_support.h"
+#include "tests/kernels/kernel_support.h"
 
 namespace suite {
 

@@ -1,0 +1,73 @@
+#include "kernels/cuda/stream.h"
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/core/status.h"
+#include "kernels/cuda/matmul.h"
+
+namespace dasan::kernels::cuda {
+namespace {
+
+constexpr size_t kAlign = 256;
+constexpr size_t kMaxUploads = 64;  // distinct host arrays of one step
+
+size_t aligned(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
+
+// Tokens, slots and rows of a step, its sines and cosines (full and windowed layers may have their
+// own), and the attention plan.
+size_t input_bytes(const StreamLimits& l) {
+  const auto rows = static_cast<size_t>(l.max_rows), seqs = static_cast<size_t>(l.max_seqs);
+  const size_t pages = seqs * (static_cast<size_t>(l.max_context) / kPageTokens + 1);
+  constexpr size_t kRopeTables = 2;
+  const size_t rotations =
+      kRopeTables * 2 * rows * static_cast<size_t>(l.max_head_dim) / 2 * sizeof(float);
+  return aligned(rows * (2 * sizeof(int32_t) + sizeof(int64_t)) + rotations +
+                 (pages + 4 * rows + 8 * seqs) * sizeof(int32_t)) +
+         kMaxUploads * kAlign;
+}
+
+}  // namespace
+
+CudaStream::CudaStream(const DeviceInfo& device, const StreamLimits& limits,
+                       const MemoryCount& count)
+    : device_(device),
+      limits_(limits),
+      stream_(device.ordinal),
+      staging_(device.ordinal, input_bytes(limits)),
+      inputs_(device.ordinal, input_bytes(limits), count),
+      matmul_scratch_(device.ordinal, matmul_scratch_bytes(limits), count) {
+  uploaded_.reserve(kMaxUploads);
+}
+
+size_t CudaStream::scratch_bytes_of(const StreamLimits& limits) {
+  return input_bytes(limits) + matmul_scratch_bytes(limits);
+}
+
+const void* CudaStream::upload_bytes(const void* host, size_t size) {
+  if (size == 0) return inputs_.data();
+  for (const Uploaded& u : uploaded_)
+    if (u.host == host && u.size == size) return inputs_.data() + u.offset;
+  if (size > staging_.size())
+    throw Error(Status::kInternal, "a step brings " + std::to_string(size) +
+                                       " bytes from the host, expected at most " +
+                                       std::to_string(staging_.size()));
+  // Beyond what the limits foresee: correct, though it waits.
+  if (used_ + size > staging_.size() || uploaded_.size() == kMaxUploads) synchronize();
+  const size_t at = used_;
+  std::memcpy(staging_.data() + at, host, size);
+  check(cudaMemcpyAsync(inputs_.data() + at, staging_.data() + at, size, cudaMemcpyHostToDevice,
+                        get()),
+        "the copy of a step's inputs");
+  uploaded_.push_back({host, size, at});
+  used_ = aligned(at + size);
+  return inputs_.data() + at;
+}
+
+void CudaStream::synchronize() {
+  check(cudaStreamSynchronize(get()), "the step");
+  uploaded_.clear();
+  used_ = 0;
+}
+
+}  // namespace dasan::kernels::cuda
