@@ -244,8 +244,9 @@ void Executor::step(const Step& s, const Batch& batch) {
       }
       if (spec->rope_table >= 0) {
         const auto t = static_cast<size_t>(spec->rope_table);
-        args.cos = cos_[t].data();
-        args.sin = sin_[t].data();
+        const size_t n = static_cast<size_t>(rows) * spec_.rope_tables[t].inv_freq.size();
+        args.cos = std::span<const float>(cos_[t]).first(n);
+        args.sin = std::span<const float>(sin_[t]).first(n);
         args.rope_dim = spec_.rope_tables[t].rope_dim();
         args.interleaved = spec_.rope_tables[t].interleaved;
       }

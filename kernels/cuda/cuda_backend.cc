@@ -7,11 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention_plan.h"
 #include "kernels/backend.h"
 #include "kernels/core/status.h"
+#include "kernels/cuda/attention_work.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/embed.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/rope.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/stream.h"
 
@@ -53,6 +55,24 @@ class CudaBuffer final : public Buffer {
   DeviceMemory memory_;
 };
 
+// A table for row look-up, in its canonical bytes.
+class CudaTable final : public PackedWeight {
+ public:
+  CudaTable(const ConstMatView& w, DeviceMemory memory)
+      : PackedWeight(w.dtype, w.rows, w.cols), memory_(std::move(memory)) {}
+  size_t size_bytes() const noexcept override { return memory_.size(); }
+  const uint8_t* data() const noexcept { return reinterpret_cast<const uint8_t*>(memory_.data()); }
+
+ private:
+  DeviceMemory memory_;
+};
+
+KvType kv_type(DType t) {
+  return t == DType::kF32 ? KvType::kF32 : t == DType::kF16 ? KvType::kF16 : KvType::kBF16;
+}
+
+constexpr int32_t kMaxHeadDim = 256;
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const DeviceInfo& device)
@@ -72,8 +92,11 @@ class CudaBackend final : public Backend {
       case Op::kGatedAct:
         return true;
       case Op::kEmbed:
+        return embed_supports(static_cast<int32_t>(key.weight));
       case Op::kRopeAppendKv:
       case Op::kAttention:
+        return key.head_dim > 0 && key.head_dim <= kMaxHeadDim &&
+               (key.kv == DType::kF32 || key.kv == DType::kF16 || key.kv == DType::kBF16);
       case Op::kMoeRoute:
       case Op::kMoeMlp:
         return false;
@@ -82,7 +105,9 @@ class CudaBackend final : public Backend {
   }
   std::string_view kernel_name(const OpKey& key) const noexcept override {
     if (!supports(key)) return "unsupported";
-    return key.op == Op::kMatmul ? matmul_kernel_name(key.weight) : std::string_view("cuda");
+    if (key.op == Op::kMatmul) return matmul_kernel_name(key.weight);
+    if (key.op == Op::kAttention) return stages(key.kv, key.head_dim) > 0 ? "mma.sync" : "plain";
+    return "cuda";
   }
 
   std::unique_ptr<Stream> new_stream(const StreamLimits& limits) override {
@@ -112,7 +137,12 @@ class CudaBackend final : public Backend {
   }
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& w) override {
     require(Op::kEmbed, w.dtype);
-    return nullptr;
+    const size_t row = row_bytes(w.dtype, w.cols);
+    if (w.row_stride_bytes == row)
+      return std::make_unique<CudaTable>(w, upload({w.row(0), row * static_cast<size_t>(w.rows)}));
+    std::vector<std::byte> rows;
+    for (int32_t r = 0; r < w.rows; r++) rows.insert(rows.end(), w.row(r), w.row(r) + row);
+    return std::make_unique<CudaTable>(w, upload(rows));
   }
   void unpack(const PackedWeight& packed, std::span<std::byte> out) const override {
     const auto& w = static_cast<const CudaWeight&>(packed);
@@ -135,13 +165,27 @@ class CudaBackend final : public Backend {
            static_cast<size_t>(dtype_info(shape.dtype).block_bytes);
   }
   std::unique_ptr<AttentionPlan> new_plan(const StreamLimits& limits) override {
-    return std::make_unique<HostAttentionPlan>(limits);
+    return std::make_unique<CudaAttentionPlan>(limits);
   }
   void plan(AttentionPlan& plan, const RaggedBatch& batch) override {
-    static_cast<HostAttentionPlan&>(plan).build(batch);
+    static_cast<CudaAttentionPlan&>(plan).build(batch);
   }
 
-  void embed(Stream&, const EmbedArgs& a) override { require(Op::kEmbed, a.table->dtype()); }
+  void embed(Stream& s, const EmbedArgs& a) override {
+    const DeviceScope scope(device_.ordinal);
+    CudaStream& stream = cuda_stream(s);
+    const auto& table = static_cast<const CudaTable&>(*a.table);
+    const EmbedJob job{table.data(),
+                       row_bytes(table.dtype(), table.cols()),
+                       static_cast<int32_t>(table.dtype()),
+                       stream.upload(a.tokens),
+                       a.scale,
+                       floats(a.y),
+                       stride(a.y),
+                       static_cast<int32_t>(a.tokens.size()),
+                       table.cols()};
+    checked(launch_embed(job, stream.get()), "embed");
+  }
 
   void gather_rows(Stream& s, const GatherRowsArgs& a) override {
     const DeviceScope scope(device_.ordinal);
@@ -167,11 +211,73 @@ class CudaBackend final : public Backend {
     checked(cuda::matmul(cuda_stream(s), a), "matmul");
   }
 
-  void rope_append_kv(Stream&, const RopeAppendKvArgs& a) override {
+  void rope_append_kv(Stream& s, const RopeAppendKvArgs& a) override {
     require_kv(Op::kRopeAppendKv, a.kv.shape);
+    if (a.q.rows == 0) return;
+    const DeviceScope scope(device_.ordinal);
+    CudaStream& stream = cuda_stream(s);
+    const bool turns = !a.cos.empty();
+    const RopeJob job{floats(a.q),
+                      floats(a.k),
+                      floats(a.v),
+                      stride(a.q),
+                      stride(a.k),
+                      stride(a.v),
+                      a.q_norm,
+                      a.k_norm,
+                      a.norm_eps,
+                      turns ? stream.upload(a.cos) : nullptr,
+                      turns ? stream.upload(a.sin) : nullptr,
+                      a.rope_dim,
+                      a.interleaved,
+                      a.q.rows,
+                      a.n_heads,
+                      a.kv.shape.n_kv_heads,
+                      a.kv.shape.head_dim,
+                      stream.upload(a.slots),
+                      static_cast<uint8_t*>(a.kv.data),
+                      a.kv.page_bytes,
+                      kv_type(a.kv.shape.dtype)};
+    checked(launch_rope_append_kv(job, stream.get()), "rope_append_kv");
   }
-  void attention(Stream&, const AttentionArgs& a) override {
+
+  void attention(Stream& s, const AttentionArgs& a) override {
     require_kv(Op::kAttention, a.kv.shape);
+    const auto& plan = static_cast<const CudaAttentionPlan&>(*a.plan);
+    if (plan.all().empty()) return;
+    const DeviceScope scope(device_.ordinal);
+    CudaStream& stream = cuda_stream(s);
+    AttentionJob job{};
+    job.q = floats(a.q);
+    job.q_stride = stride(a.q);
+    job.out = floats(a.out);
+    job.out_stride = stride(a.out);
+    job.pages = static_cast<const uint8_t*>(a.kv.data);
+    job.page_bytes = a.kv.page_bytes;
+    job.page_ids = stream.upload(plan.page_ids());
+    job.kv = kv_type(a.kv.shape.dtype);
+    job.n_heads = a.n_heads;
+    job.n_kv_heads = a.kv.shape.n_kv_heads;
+    job.head_dim = a.kv.shape.head_dim;
+    job.window = a.window;
+    job.scale = a.scale;
+    job.softcap = a.softcap;
+    job.stages = stages(a.kv.shape.dtype, job.head_dim);
+    job.partials = stream.attention_partials();
+    const auto with = [&](std::span<const SeqWork> work) {
+      AttentionJob part = job;
+      part.work = stream.upload(work);
+      part.n_work = static_cast<int32_t>(work.size());
+      return part;
+    };
+    if (job.stages == 0) {
+      checked(launch_attention_plain(with(plan.all()), plan.max_rows(), stream.get()), "attention");
+      return;
+    }
+    checked(launch_attention_decode(with(plan.splits()), stream.get()), "attention");
+    checked(launch_attention_merge(with(plan.merged()), stream.get()), "attention");
+    checked(launch_attention_prefill(with(plan.many()), plan.max_rows(), stream.get()),
+            "attention");
   }
 
   void gated_act(Stream& s, const GatedActArgs& a) override {
@@ -213,6 +319,10 @@ class CudaBackend final : public Backend {
     if (!supports({op, DType::kF32, s.dtype, s.head_dim}))
       refuse("attention over " + std::string(dtype_info(s.dtype).name) + " with head_dim " +
              std::to_string(s.head_dim));
+  }
+
+  int32_t stages(DType kv, int32_t head_dim) const noexcept {
+    return attention_stages(kv_type(kv), head_dim, device_.shared_bytes_per_block);
   }
 
   void copy(Stream& s, void* dst, const void* src, size_t n, cudaMemcpyKind kind) {

@@ -184,6 +184,14 @@ __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* 
                : "memory");
 }
 
+// An 8x8 matrix of 16-bit elements whose row l / 4, columns 2 * (l % 4) + {0, 1} lane l holds,
+// transposed: from the layout of an accumulator to that of the b operand.
+__device__ __forceinline__ uint32_t transpose_8x8(uint32_t v) {
+  uint32_t r;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+  return r;
+}
+
 // d += a * b for a (16 x k), b (k x 8), d (16 x 8). With g = lane / 4 and t = lane % 4:
 //   d[0], d[1]: row g, columns 2t, 2t + 1; d[2], d[3]: row g + 8.
 //   16-bit, k = 16: a[0]: row g, k 2t and 2t + 1; a[1]: row g + 8; a[2], a[3]: the same at k + 8;

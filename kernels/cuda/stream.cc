@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/core/status.h"
+#include "kernels/cuda/attention_work.h"
 #include "kernels/cuda/matmul.h"
 
 namespace dasan::kernels::cuda {
@@ -19,12 +20,22 @@ size_t aligned(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 size_t input_bytes(const StreamLimits& l) {
   const auto rows = static_cast<size_t>(l.max_rows), seqs = static_cast<size_t>(l.max_seqs);
   const size_t pages = seqs * (static_cast<size_t>(l.max_context) / kPageTokens + 1);
+  const size_t work = seqs * (static_cast<size_t>(CudaAttentionPlan::splits_of(l.max_context)) + 3);
   constexpr size_t kRopeTables = 2;
   const size_t rotations =
       kRopeTables * 2 * rows * static_cast<size_t>(l.max_head_dim) / 2 * sizeof(float);
   return aligned(rows * (2 * sizeof(int32_t) + sizeof(int64_t)) + rotations +
-                 (pages + 4 * rows + 8 * seqs) * sizeof(int32_t)) +
+                 pages * sizeof(int32_t) + work * sizeof(SeqWork)) +
          kMaxUploads * kAlign;
+}
+
+// A sequence with one split needs no partial result.
+size_t partial_bytes(const StreamLimits& l) {
+  const int32_t splits = CudaAttentionPlan::splits_of(l.max_context);
+  if (splits == 1) return 0;
+  return static_cast<size_t>(l.max_seqs) * static_cast<size_t>(splits) *
+         static_cast<size_t>(l.max_heads) * (static_cast<size_t>(l.max_head_dim) + 2) *
+         sizeof(float);
 }
 
 }  // namespace
@@ -36,12 +47,13 @@ CudaStream::CudaStream(const DeviceInfo& device, const StreamLimits& limits,
       stream_(device.ordinal),
       staging_(device.ordinal, input_bytes(limits)),
       inputs_(device.ordinal, input_bytes(limits), count),
-      matmul_scratch_(device.ordinal, matmul_scratch_bytes(limits), count) {
+      matmul_scratch_(device.ordinal, matmul_scratch_bytes(limits), count),
+      partials_(device.ordinal, partial_bytes(limits), count) {
   uploaded_.reserve(kMaxUploads);
 }
 
 size_t CudaStream::scratch_bytes_of(const StreamLimits& limits) {
-  return input_bytes(limits) + matmul_scratch_bytes(limits);
+  return input_bytes(limits) + matmul_scratch_bytes(limits) + partial_bytes(limits);
 }
 
 const void* CudaStream::upload_bytes(const void* host, size_t size) {

@@ -26,7 +26,9 @@ class CudaStream final : public Stream {
  public:
   CudaStream(const DeviceInfo& device, const StreamLimits& limits, const MemoryCount& count);
   static size_t scratch_bytes_of(const StreamLimits& limits);
-  size_t scratch_bytes() const noexcept override { return inputs_.size() + matmul_scratch_.size(); }
+  size_t scratch_bytes() const noexcept override {
+    return inputs_.size() + matmul_scratch_.size() + partials_.size();
+  }
 
   cudaStream_t get() const noexcept { return stream_.get(); }
   const DeviceInfo& device() const noexcept { return device_; }
@@ -40,6 +42,7 @@ class CudaStream final : public Stream {
   }
   void synchronize();  // Error(kDevice) when something that ran before has failed
 
+  float* attention_partials() const noexcept { return reinterpret_cast<float*>(partials_.data()); }
   std::byte* matmul_scratch() const noexcept { return matmul_scratch_.data(); }
   void check(cudaError_t error, const char* what) const {
     cuda::check(error, device_.ordinal, what);
@@ -58,6 +61,7 @@ class CudaStream final : public Stream {
   PinnedMemory staging_;
   DeviceMemory inputs_;  // as large as staging_, at the same offsets
   DeviceMemory matmul_scratch_;
+  DeviceMemory partials_;  // of attention: per sequence, split and head
   std::vector<Uploaded> uploaded_;
   size_t used_ = 0;
 };

@@ -249,6 +249,20 @@ TEST_CASE("ldmatrix gives each lane the elements of the manual's figure") {
     }
 }
 
+__global__ void transpose_kernel(uint32_t* out) {
+  const unsigned t = threadIdx.x, i = t / 4, j = 2 * (t % 4);
+  out[t] = ptx::transpose_8x8((10 * i + j) | (10 * i + j + 1) << 16);
+}
+
+TEST_CASE("movmatrix transposes between lanes") {
+  std::vector<uint32_t> out(32);
+  CHECK(run(transpose_kernel, {{1}, {32}}, out.data()).empty());
+  for (uint32_t l = 0; l < 32; l++) {
+    const uint32_t i = l / 4, j = 2 * (l % 4);
+    CHECK(out[l] == ((10 * j + i) | (10 * (j + 1) + i) << 16));
+  }
+}
+
 // One product per warp: a (16, k), b (8, k) by rows of k, d (16, 8).
 __global__ void mma_kernel(int kind, const float* a, const float* b, float* d) {
   const int lane = static_cast<int>(threadIdx.x), g = lane / 4, t = lane % 4;

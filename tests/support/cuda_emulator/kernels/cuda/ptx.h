@@ -171,6 +171,27 @@ inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, DASAN_EMULATED_
   ldmatrix<2, true>(r, row, {"ldmatrix", file, line});
 }
 
+inline uint32_t transpose_8x8(uint32_t v, DASAN_EMULATED_SITE) {
+  struct Operand {
+    uint32_t value, result;
+  } operand{v, 0};
+  emulator::collective(
+      0xFFFFFFFFu, &operand,
+      [](void* const operands[32], uint32_t mask) {
+        if (mask != 0xFFFFFFFFu) emulator::fault("movmatrix needs a whole warp");
+        const auto element = [&](int row, int column) {
+          const uint32_t word = static_cast<Operand*>(operands[4 * row + column / 2])->value;
+          return static_cast<uint16_t>(word >> (16 * (column % 2)));
+        };
+        for (int l = 0; l < 32; l++) {
+          const int i = l / 4, j = 2 * (l % 4);
+          static_cast<Operand*>(operands[l])->result = pack(element(j, i), element(j + 1, i));
+        }
+      },
+      {"movmatrix", file, line});
+  return operand.result;
+}
+
 // The product of one warp. Number says how to read element i of a register, Sum what adds them up
 // before the one rounding into D. The hardware rounds more often: the suite's bounds allow for it.
 template <class Number, class D>
