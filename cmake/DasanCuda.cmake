@@ -17,6 +17,9 @@ elseif(NOT DASAN_CUDA STREQUAL "OFF")
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    if(CMAKE_CXX_COMPILER_LAUNCHER AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER "${CMAKE_CXX_COMPILER_LAUNCHER}")
+    endif()
     enable_language(CUDA)
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.4)
       set(dasan_cuda_on ON)
@@ -39,6 +42,10 @@ list(FILTER dasan_cuda_host EXCLUDE REGEX "/absent\\.cc$")
 if(dasan_cuda_on)
   find_package(CUDAToolkit REQUIRED)
   add_library(dasan_kernels_cuda OBJECT ${dasan_cuda_kernels} ${dasan_cuda_host})
+  # A kernel that spills registers is a warning, and an error where warnings are.
+  target_compile_options(dasan_kernels_cuda PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-warn-spills>"
+    "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${DASAN_WERROR}>>:-Xptxas=-Werror>")
   # Explicit fma only, as on the CPU: two instances of one kernel must not round differently.
   target_compile_options(dasan_kernels_cuda PRIVATE
     "$<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;-Xcompiler=-fvisibility=hidden>"

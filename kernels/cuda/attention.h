@@ -12,7 +12,7 @@ namespace dasan::kernels::cuda {
 
 inline constexpr int kSplitKeys = 256;  // partial results begin at multiples of it
 
-// The query rows of one sequence in the batch.
+// The query rows of one sequence in the batch; an idle item has none.
 struct SeqWork {
   int32_t row, n_rows;  // in the batch
   int32_t position;     // of the first row, in the sequence

@@ -21,6 +21,7 @@ __device__ __forceinline__ float* partial_of(const AttentionJob& job, int slot, 
 template <class Pages, int kHeadDim>
 __global__ void __launch_bounds__(32, 8) attention_decode_kernel(AttentionJob job) {
   const SeqWork work = job.work[blockIdx.x];
+  if (work.n_rows == 0) return;
   const int kv_head = static_cast<int>(blockIdx.y);
   constexpr int kPerSplit = kSplitKeys / kTileKeys;
   const int begin =
@@ -51,6 +52,7 @@ __global__ void __launch_bounds__(32, 8) attention_decode_kernel(AttentionJob jo
 // PRECOND: one work item per sequence; blockIdx.y is the head.
 __global__ void __launch_bounds__(128) attention_merge_kernel(AttentionJob job) {
   const SeqWork work = job.work[blockIdx.x];
+  if (work.n_rows == 0) return;
   const int head = static_cast<int>(blockIdx.y);
   const int first = first_visible(work.position, job.window) / kSplitKeys,
             last = work.position / kSplitKeys;

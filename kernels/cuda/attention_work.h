@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,7 +17,7 @@ class CudaAttentionPlan final : public AttentionPlan {
  public:
   explicit CudaAttentionPlan(const StreamLimits& limits) {
     const auto seqs = static_cast<size_t>(limits.max_seqs);
-    splits_.reserve(seqs * static_cast<size_t>(splits_of(limits.max_context)));
+    splits_.reserve(std::bit_ceil(seqs * static_cast<size_t>(splits_of(limits.max_context))));
     merged_.reserve(seqs);
     many_.reserve(seqs);
     all_.reserve(seqs);
@@ -58,6 +59,9 @@ class CudaAttentionPlan final : public AttentionPlan {
       }
       for (work.split = 0; work.split < n; work.split++) splits_.push_back(work);
     }
+    // Idle items, so that the numbers change seldom while sequences grow: a step can be recorded.
+    if (!splits_.empty()) splits_.resize(std::bit_ceil(splits_.size()), SeqWork{});
+    if (!merged_.empty()) merged_.resize(all_.size() - many_.size(), SeqWork{});
   }
 
   std::span<const SeqWork> splits() const noexcept { return splits_; }  // single rows, per split

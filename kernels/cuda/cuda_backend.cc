@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <bit>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -53,6 +54,16 @@ class CudaBuffer final : public Buffer {
 
  private:
   DeviceMemory memory_;
+};
+
+class PinnedBuffer final : public Buffer {
+ public:
+  explicit PinnedBuffer(PinnedMemory memory) : memory_(std::move(memory)) {}
+  void* data() noexcept override { return memory_.data(); }
+  size_t size_bytes() const noexcept override { return memory_.size(); }
+
+ private:
+  PinnedMemory memory_;
 };
 
 // A table for row look-up, in its canonical bytes.
@@ -126,6 +137,20 @@ class CudaBackend final : public Backend {
     return std::make_unique<CudaBuffer>(std::move(memory));
   }
 
+  std::unique_ptr<Buffer> allocate_copy(std::span<const std::byte> bytes) override {
+    return std::make_unique<CudaBuffer>(upload(bytes));
+  }
+  bool is_host_memory() const noexcept override { return false; }
+  std::unique_ptr<Buffer> allocate_host(size_t size_bytes) override {
+    return std::make_unique<PinnedBuffer>(PinnedMemory(device_.ordinal, size_bytes));
+  }
+  size_t available_bytes() const override {
+    const DeviceScope scope(device_.ordinal);
+    size_t free = 0, total = 0;
+    checked(cudaMemGetInfo(&free, &total), "the query of free memory");
+    return free;
+  }
+
   std::unique_ptr<PackedWeight> pack(const ConstMatView& w) override {
     require(Op::kMatmul, w.dtype);
     std::vector<std::byte> packed(matmul_packed_bytes(w.dtype, w.rows, w.cols));
@@ -171,6 +196,24 @@ class CudaBackend final : public Backend {
     static_cast<CudaAttentionPlan&>(plan).build(batch);
   }
 
+  void begin_step(Stream& s, const AttentionPlan& p, int32_t n_logit_rows) override {
+    const auto& plan = static_cast<const CudaAttentionPlan&>(p);
+    // A prompt's shapes seldom repeat, and its launches are few beside their work.
+    if (!plan.many().empty() || plan.all().empty()) return;
+    const DeviceScope scope(device_.ordinal);
+    StepShape shape;
+    shape.n_rows = static_cast<int32_t>(plan.all().size());
+    shape.n_logit_rows = n_logit_rows;
+    shape.n_splits = static_cast<int32_t>(plan.splits().size());
+    shape.n_merged = static_cast<int32_t>(plan.merged().size());
+    shape.page_id_bytes = std::bit_ceil(plan.page_ids().size_bytes());
+    cuda_stream(s).begin_step(shape);
+  }
+  void end_step(Stream& s) override {
+    const DeviceScope scope(device_.ordinal);
+    cuda_stream(s).end_step();
+  }
+
   void embed(Stream& s, const EmbedArgs& a) override {
     const DeviceScope scope(device_.ordinal);
     CudaStream& stream = cuda_stream(s);
@@ -184,6 +227,7 @@ class CudaBackend final : public Backend {
                        stride(a.y),
                        static_cast<int32_t>(a.tokens.size()),
                        table.cols()};
+    if (stream.replaying()) return;
     checked(launch_embed(job, stream.get()), "embed");
   }
 
@@ -193,6 +237,7 @@ class CudaBackend final : public Backend {
     const GatherRowsJob job{floats(a.x), stride(a.x), stream.upload(a.rows),
                             floats(a.y), stride(a.y), static_cast<int32_t>(a.rows.size()),
                             a.x.cols};
+    if (stream.replaying()) return;
     checked(launch_gather_rows(job, stream.get()), "gather_rows");
   }
 
@@ -201,13 +246,14 @@ class CudaBackend final : public Backend {
     const RmsNormJob job{floats(a.x), stride(a.x),        a.weight,          a.eps,
                          a.scale,     a.x.rows,           a.x.cols,          floats(a.y),
                          stride(a.y), floats(a.residual), stride(a.residual)};
+    if (cuda_stream(s).replaying()) return;
     checked(launch_rms_norm(job, cuda_stream(s).get()), "rms_norm");
   }
 
   void matmul(Stream& s, const MatmulArgs& a) override {
     const DeviceScope scope(device_.ordinal);
     for (const MatmulOut& o : a.outs) require(Op::kMatmul, o.w->dtype());
-    if (a.x.rows == 0) return;
+    if (a.x.rows == 0 || cuda_stream(s).replaying()) return;
     checked(cuda::matmul(cuda_stream(s), a), "matmul");
   }
 
@@ -238,6 +284,7 @@ class CudaBackend final : public Backend {
                       static_cast<uint8_t*>(a.kv.data),
                       a.kv.page_bytes,
                       kv_type(a.kv.shape.dtype)};
+    if (stream.replaying()) return;
     checked(launch_rope_append_kv(job, stream.get()), "rope_append_kv");
   }
 
@@ -271,13 +318,17 @@ class CudaBackend final : public Backend {
       return part;
     };
     if (job.stages == 0) {
-      checked(launch_attention_plain(with(plan.all()), plan.max_rows(), stream.get()), "attention");
+      const AttentionJob all = with(plan.all());
+      if (stream.replaying()) return;
+      checked(launch_attention_plain(all, plan.max_rows(), stream.get()), "attention");
       return;
     }
-    checked(launch_attention_decode(with(plan.splits()), stream.get()), "attention");
-    checked(launch_attention_merge(with(plan.merged()), stream.get()), "attention");
-    checked(launch_attention_prefill(with(plan.many()), plan.max_rows(), stream.get()),
-            "attention");
+    const AttentionJob splits = with(plan.splits()), merged = with(plan.merged()),
+                       many = with(plan.many());
+    if (stream.replaying()) return;
+    checked(launch_attention_decode(splits, stream.get()), "attention");
+    checked(launch_attention_merge(merged, stream.get()), "attention");
+    checked(launch_attention_prefill(many, plan.max_rows(), stream.get()), "attention");
   }
 
   void gated_act(Stream& s, const GatedActArgs& a) override {
@@ -285,6 +336,7 @@ class CudaBackend final : public Backend {
     const GatedActJob job{floats(a.gate), floats(a.up), floats(a.y),
                           stride(a.gate), stride(a.up), stride(a.y),
                           a.gate.rows,    a.gate.cols,  a.act == Activation::kGeluTanh};
+    if (cuda_stream(s).replaying()) return;
     checked(launch_gated_act(job, cuda_stream(s).get()), "gated_act");
   }
 

@@ -11,6 +11,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/step_graphs.h"
 
 namespace dasan::kernels::cuda {
 
@@ -40,6 +41,13 @@ class CudaStream final : public Stream {
   const T* upload(std::span<const T> host) {
     return static_cast<const T*>(upload_bytes(host.data(), host.size_bytes()));
   }
+  // A decode step of this shape: recorded the first time, replayed later. Between begin and end of
+  // a step that is replayed, operations upload and must not launch.
+  void begin_step(const StepShape& shape);
+  void end_step();
+  bool replaying() const noexcept { return mode_ == Mode::kReplay; }
+  size_t n_graphs() const noexcept { return graphs_.size(); }
+
   void synchronize();  // Error(kDevice) when something that ran before has failed
 
   float* attention_partials() const noexcept { return reinterpret_cast<float*>(partials_.data()); }
@@ -55,6 +63,9 @@ class CudaStream final : public Stream {
   };
   const void* upload_bytes(const void* host, size_t size);
 
+  enum class Mode : uint8_t { kDirect, kCapture, kReplay };
+  void forget_uploads() noexcept;
+
   DeviceInfo device_;
   StreamLimits limits_;
   StreamHandle stream_;
@@ -62,6 +73,9 @@ class CudaStream final : public Stream {
   DeviceMemory inputs_;  // as large as staging_, at the same offsets
   DeviceMemory matmul_scratch_;
   DeviceMemory partials_;  // of attention: per sequence, split and head
+  StepGraphs graphs_;
+  StepShape shape_;
+  Mode mode_ = Mode::kDirect;
   std::vector<Uploaded> uploaded_;
   size_t used_ = 0;
 };

@@ -42,7 +42,7 @@ struct Machine {
   std::map<const void*, int> max_shared;
   std::map<int, size_t> used;
   std::string report;
-  int64_t n_allocations = 0, fail_at = 0, n_launches = 0;
+  int64_t n_allocations = 0, fail_at = 0, n_launches = 0, fail_launch_at = 0;
 };
 Machine& machine() {
   static Machine m;
@@ -132,6 +132,10 @@ cudaError_t enqueue_launch(const cudaLaunchConfig_t& config, const void* kernel,
       [shape = LaunchShape{g, b, config.dynamicSmemBytes}, body = std::move(body)] {
         Machine& d = machine();
         d.n_launches++;
+        if (d.n_launches == d.fail_launch_at) {
+          d.report = "a fault that a test asked for";
+          return cudaErrorIllegalAddress;
+        }
         if (std::string report = run_grid(shape, body); !report.empty()) {
           d.report = std::move(report);
           return cudaErrorLaunchFailure;
@@ -167,6 +171,9 @@ size_t allocated_bytes(int device) {
 }
 void fail_allocation(int64_t nth) {
   machine().fail_at = nth == 0 ? 0 : machine().n_allocations + nth;
+}
+void fail_launch(int64_t nth) {
+  machine().fail_launch_at = nth == 0 ? 0 : machine().n_launches + nth;
 }
 int64_t allocations() { return machine().n_allocations; }
 int64_t launches() { return machine().n_launches; }

@@ -124,6 +124,7 @@ void set_compute_capability(int major, int minor);  // 9.0 unless set
 void set_memory_bytes(size_t total);                // 4 GiB unless set
 size_t allocated_bytes(int device);                 // device memory now in use
 void fail_allocation(int64_t nth);  // the nth from now fails, device or pinned; 0: none
+void fail_launch(int64_t nth);      // the nth from now faults; 0: none
 int64_t allocations();              // so far, device and pinned
 int64_t launches();                 // kernels run so far
 
