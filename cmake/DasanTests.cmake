@@ -61,7 +61,18 @@ target_link_libraries(dasan_kernels_cuda_emulated PRIVATE dasan_options)
 # Device code mixes int and unsigned indices as CUDA C++ does.
 target_compile_options(dasan_kernels_cuda_emulated PRIVATE -Wno-conversion -Wno-unknown-pragmas)
 dasan_test(cuda LAYERS dasan_kernels_cuda_emulated ${kernel_layers})
+target_sources(test_cuda PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/tests/cuda/emulated_backend.cc")
 target_include_directories(test_cuda BEFORE PRIVATE "${emulator}")
+
+# The same suite on a real device; it passes with the word SKIPPED where there is none.
+if(dasan_cuda_on)
+  add_executable(test_cuda_device tests/cuda/device/main.cc tests/cuda/suite_test.cc)
+  target_link_libraries(test_cuda_device PRIVATE dasan_options doctest::doctest
+    fmt::fmt-header-only dasan_kernels_cuda ${kernel_layers} ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS}
+    Threads::Threads)
+  add_test(NAME cuda_device COMMAND test_cuda_device)
+  set_tests_properties(cuda_device PROPERTIES LABELS release-only)
+endif()
 
 dasan_test(text LAYERS dasan_text ${kernel_layers} LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 foreach(dir io engine models tokenizers)

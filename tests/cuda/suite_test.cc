@@ -1,9 +1,10 @@
-// The kernel suite over the CUDA backend: its kernels and its host code, run by the emulator.
-#include <cuda_runtime.h>
+// The kernel suite over the CUDA backend: on the emulator (test_cuda) and on a device
+// (test_cuda_device).
 #include <doctest/doctest.h>
 
 #include <cstdio>
 
+#include "tests/cuda/suite_backend.h"
 #include "tests/kernels/attention_checks.h"
 #include "tests/kernels/elementwise_checks.h"
 #include "tests/kernels/matmul_checks.h"
@@ -11,10 +12,7 @@
 namespace suite {
 namespace {
 
-Backend& backend() {
-  static const std::unique_ptr<Backend> b = make_cuda_backend(0);
-  return *b;
-}
+Backend& backend() { return suite_backend(); }
 
 void report(const char* what, const Failures& f, int32_t ran) {
   for (size_t i = 0; i < f.list.size() && i < 20; i++) MESSAGE(f.list[i]);
