@@ -3,6 +3,9 @@
 set(dasan_cuda_on OFF)
 if(DASAN_SANITIZE)
   message(STATUS "sanitizers: no CUDA backend (the emulator of the tests runs its code)")
+elseif(DASAN_CUDA STREQUAL "AUTO" AND NOT DASAN_SHARED)
+  # Whoever links a static libdasan would have to link the CUDA runtime too.
+  message(STATUS "static library: no CUDA backend unless DASAN_CUDA=ON")
 elseif(NOT DASAN_CUDA STREQUAL "OFF")
   if(NOT CMAKE_CUDA_COMPILER)
     find_program(DASAN_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_PATH PATHS /usr/local/cuda/bin PATH_SUFFIXES bin)
