@@ -74,6 +74,9 @@ if(dasan_cuda_on)
   set_tests_properties(cuda_device PROPERTIES LABELS release-only)
 endif()
 
+dasan_test(cuda/models LAYERS dasan_kernels_cuda_emulated dasan_engine dasan_text ${kernel_layers}
+  LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
+
 dasan_test(text LAYERS dasan_text ${kernel_layers} LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 foreach(dir io engine models tokenizers)
   dasan_test(${dir} LAYERS dasan_engine dasan_text ${kernel_layers} dasan_kernels_cuda
