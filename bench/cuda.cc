@@ -103,8 +103,11 @@ class Bench {
       const float* weight = floats(w, kCols);
       const double bytes = 2.0 * rows * kCols * sizeof(float);
       print(fmt::format("rms_norm {} x {}", rows, kCols), seconds([&] {
-              backend_->rms_norm(*stream_, {const_f32_view(data, rows, kCols), weight, 1e-5f,
-                                            f32_view(data, rows, kCols)});
+              backend_->rms_norm(*stream_, {const_f32_view(data, rows, kCols),
+                                            weight,
+                                            1e-5f,
+                                            f32_view(data, rows, kCols),
+                                            {}});
             }),
             bytes, 4.0 * rows * kCols);
     }

@@ -128,7 +128,7 @@ TEST_CASE("any allocation may fail: out of memory, nothing leaked") {
 void norm_once(Backend& backend, Stream& stream, float* data) {
   static const std::vector<float> weight(8, 1.0f);
   backend.rms_norm(stream,
-                   {const_f32_view(data, 1, 8), weight.data(), 1e-5f, f32_view(data, 1, 8)});
+                   {const_f32_view(data, 1, 8), weight.data(), 1e-5f, f32_view(data, 1, 8), {}});
   backend.synchronize(stream);
 }
 

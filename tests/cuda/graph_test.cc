@@ -69,12 +69,17 @@ class Decoder {
     backend_->plan(*plan_, {n_, n_, q_begin, page_begin, page_ids, kv_len});
     backend_->begin_step(*stream_, *plan_, n_);
     backend_->embed(*stream_, {table_.get(), tokens_, 1.0f, f32_view(x_.data(), n_, kWidth)});
-    backend_->rms_norm(*stream_, {const_f32_view(x_.data(), n_, kWidth), norm_.data(), 1e-5f,
-                                  f32_view(q_.data(), n_, kWidth)});
+    backend_->rms_norm(*stream_, {const_f32_view(x_.data(), n_, kWidth),
+                                  norm_.data(),
+                                  1e-5f,
+                                  f32_view(q_.data(), n_, kWidth),
+                                  {}});
     const MatView k = f32_view(k_.data(), n_, kKvWidth);
-    backend_->rms_norm(
-        *stream_,
-        {{x_.data(), DType::kF32, n_, kKvWidth, kWidth * sizeof(float)}, norm_.data(), 1e-5f, k});
+    backend_->rms_norm(*stream_, {{x_.data(), DType::kF32, n_, kKvWidth, kWidth * sizeof(float)},
+                                  norm_.data(),
+                                  1e-5f,
+                                  k,
+                                  {}});
     const KvPages kv{pages_memory_->data(), backend_->kv_page_bytes(shape_), kPages, shape_};
     RopeAppendKvArgs rope;
     rope.q = f32_view(q_.data(), n_, kWidth);
