@@ -228,15 +228,20 @@ enum {
   DASAN_DRIVE_CALLER = 1  /* nothing happens outside dasan_engine_step() and the calls that say so;
                              with n_threads = 1 the engine has no thread at all */
 };
+enum {
+  DASAN_ENGINE_NO_PREFIX_CACHE = 1u << 0 /* no request uses KV that another computed */
+};
 typedef struct dasan_engine_params {
-  uint32_t struct_size, flags;
-  int32_t drive, kv_type;    /* DASAN_DRIVE_*, DASAN_KV_* */
-  uint32_t max_sequences;    /* running at once; 0 = 16 */
-  uint32_t max_batch_tokens; /* tokens per step, prefill chunking; 0 = 512 */
-  uint32_t max_context;      /* tokens of one sequence; 0 = the model's, at most 32768 */
-  uint32_t n_threads;        /* CPU; 0 = all cores */
-  uint32_t max_queued;       /* requests waiting; 0 = 1024 */
-  uint32_t reserved;
+  uint32_t struct_size, flags;   /* DASAN_ENGINE_* */
+  int32_t drive, kv_type;        /* DASAN_DRIVE_*, DASAN_KV_* */
+  uint32_t max_sequences;        /* running at once; 0 = 16 */
+  uint32_t max_batch_tokens;     /* tokens per step, prefill chunking; 0 = 512 */
+  uint32_t max_context;          /* tokens of one sequence; 0 = the model's, at most 32768 */
+  uint32_t n_threads;            /* CPU; 0 = all cores */
+  uint32_t max_queued;           /* requests waiting; 0 = 1024 */
+  uint32_t mixed_prefill_tokens; /* of long prompts, in a step in which others decode; 0 = as many
+                                    as let those wait at most 1.3 times as long for their tokens,
+                                    more when more wait than decode */
   uint64_t kv_bytes; /* KV cache; 0 = one full context, or a quarter of free memory if less */
 } dasan_engine_params;
 #define DASAN_ENGINE_PARAMS_INIT \
@@ -259,9 +264,12 @@ typedef struct dasan_engine_stats {
   uint64_t steps, tokens_prefilled, tokens_generated;
   uint64_t kv_pages_total, kv_pages_used;
   uint64_t requests_done, requests_failed, requests_cancelled;
+  uint64_t kv_pages_idle; /* held by nobody, contents kept for whoever asks again */
+  uint64_t tokens_cached; /* of prompts, whose KV was there already */
+  uint64_t preemptions;   /* running requests whose pages went to others, to be computed again */
 } dasan_engine_stats;
 #define DASAN_ENGINE_STATS_INIT \
-  { (uint32_t)sizeof(dasan_engine_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  { (uint32_t)sizeof(dasan_engine_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 DASAN_API dasan_status dasan_engine_create(dasan_engine** out, dasan_model* m,
                                            const dasan_engine_params* params /* NULL: defaults */);
@@ -355,11 +363,16 @@ typedef struct dasan_request_params {
   dasan_event_fn on_event; /* NULL: pull with dasan_request_next. Called under no lock: on a
                               thread of the engine, or inside dasan_engine_step (DRIVE_CALLER) */
   void* user;
+  uint64_t client;     /* who asks, by the caller's count: among requests of one priority the
+                          client that was served least goes first */
+  uint64_t cache_salt; /* KV of prompts is shared among requests of one salt only: give
+                          tenants or security grades their own. On a session with a history:
+                          that history's, or 0 */
 } dasan_request_params;
 #define DASAN_REQUEST_PARAMS_INIT                                                              \
   {                                                                                            \
     (uint32_t)sizeof(dasan_request_params), 0, NULL, NULL, 0, 0, 0, 0, 0, NULL, NULL, 0, NULL, \
-        NULL                                                                                   \
+        NULL, 0, 0                                                                             \
   }
 
 /* All or nothing: on failure no request was queued. The prompt is copied. [any thread] */

@@ -187,6 +187,7 @@ struct GenerateOptions {
   uint32_t deadline_ms = 0;
   int32_t priority = 0;
   uint32_t n_top = 0;
+  uint64_t client = 0, cache_salt = 0;
 };
 
 class Session;
@@ -294,6 +295,8 @@ inline Request Engine::submit(std::span<const int32_t> prompt, const GenerateOpt
   params.deadline_ms = options.deadline_ms;
   params.priority = options.priority;
   params.n_top = options.n_top;
+  params.client = options.client;
+  params.cache_salt = options.cache_salt;
   params.sampling = &options.sampling;
   params.stop = stops.data();
   params.n_stop = stops.size();
