@@ -52,7 +52,11 @@ class ModelLoader {
     } else {
       open_gguf();
     }
-    model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
+    if (options_.cuda_device >= 0) {
+      model_->backend_ = kernels::make_cuda_backend(options_.cuda_device);
+    } else {
+      model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
+    }
     if (options_.vocab_only && tensors_.all().empty()) {
       describe_vocabulary();
     } else {
@@ -267,11 +271,11 @@ class ModelLoader {
     return *t;
   }
 
-  std::vector<float> vector(const std::string& name, int64_t n) {
+  FloatVector vector(const std::string& name, int64_t n) {
     const SourceTensor& t = need(name, {n});
     std::vector<float> out(static_cast<size_t>(n));
     kernels::dequantize_row(*t.dtype, t.data.data(), out.data(), n);
-    return out;
+    return {*model_->backend_, out};
   }
 
   static ConstMatView view_of(const SourceTensor& t) {

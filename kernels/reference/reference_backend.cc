@@ -379,7 +379,7 @@ class ReferenceBackend final : public Backend {
     const int32_t hd = a.kv.shape.head_dim, half = a.rope_dim / 2;
     std::vector<double> x(head, head + hd);
     if (norm != nullptr) normalise(head, norm, double{a.norm_eps}, hd, x.data());
-    for (int32_t i = 0; a.cos != nullptr && i < half; i++) {
+    for (int32_t i = 0; !a.cos.empty() && i < half; i++) {
       const auto at = static_cast<size_t>(row) * static_cast<size_t>(half) + static_cast<size_t>(i);
       const auto j = static_cast<size_t>(a.interleaved ? 2 * i : i),
                  k = static_cast<size_t>(a.interleaved ? 2 * i + 1 : i + half);

@@ -67,7 +67,8 @@ enum {
 };
 
 DASAN_API uint32_t dasan_version_number(void); /* of the library actually loaded */
-DASAN_API const char* dasan_build_info(void);  /* "0.1.0 cpu=avx512,avx2,generic cuda=no" */
+DASAN_API const char* dasan_build_info(
+    void); /* "0.1.0 cpu=avx512,avx2,generic cuda=yes": built with it */
 DASAN_API const char* dasan_status_name(dasan_status s); /* "DASAN_E_IO"; static */
 /* This thread's last failure; never NULL; valid until this thread's next failing dasan call. */
 DASAN_API const char* dasan_error_message(void);
