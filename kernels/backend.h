@@ -160,7 +160,10 @@ class Backend {
 };
 
 // Scalar, double accumulation, one thread: the oracle of the kernel suite.
-std::unique_ptr<Backend> make_reference_backend();
+// `rounding` names the matrix products' contract (MatmulOut in ops.h) whose activations it uses.
+enum class ActivationRounding : uint8_t { kInt8Blocks, kSixteenBits };  // that of CPU, of CUDA
+std::unique_ptr<Backend> make_reference_backend(
+    ActivationRounding rounding = ActivationRounding::kInt8Blocks);
 
 enum class CpuIsa : uint8_t { kGeneric, kAvx2, kAvx512 };
 std::string_view cpu_isa_name(CpuIsa isa) noexcept;    // "generic", "avx2", "avx512"

@@ -69,6 +69,13 @@ struct RmsNormArgs {
 // where w = d_w * q_w + m_w is the canonical block formula with the scale products of one block
 // (d * sc, -(dmin * mn)) rounded to f32 first. MXFP4 uses doubled integer values and d_w / 2.
 // Non-finite x gives unspecified values in its own row, and nothing worse.
+//
+// CUDA: x is rounded once, half to even, to bf16 for BF16 weights, to f16 for quantised and F16
+// weights after a power of two per row that brings its absmax into [2^14, 2^15), and not at all for
+// F32. Weights stay exact: bf16, f16, or the integers of a block. Products are exact and add up in
+// f32, where the tensor core has its own rounding (toward zero, 16 products at a time); a group's
+// scale is applied to its sum. k is cut into slices chosen from (n, k) alone, each summed from +0,
+// and the slices are added in ascending order (kernels/cuda/matmul_kernels.cuh has the order).
 struct MatmulOut {
   const PackedWeight* w;        // (n, k)
   const float* bias = nullptr;  // (n) or null
@@ -188,7 +195,7 @@ struct MoeMlpArgs {
   const PackedWeight* up;    // n_experts of (d_ff, k)
   const PackedWeight* down;  // n_experts of (n, d_ff)
   Activation act = Activation::kSilu;
-  MatView y;              // (rows, n) f32; must not alias x
+  MatView y;              // (rows, n) f32; may be x itself
   ConstMatView residual;  // (rows, n) f32 or data == nullptr; y itself or not overlapping it
 };
 

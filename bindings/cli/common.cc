@@ -10,7 +10,7 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
-#include <iterator>
+#include <vector>
 
 namespace dasan::cli {
 namespace {
@@ -161,11 +161,23 @@ GenerateOptions generate_options(const SamplingOptions& options) {
 }
 
 std::string read_file(const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(DASAN_E_NOT_FOUND, fmt::format("{}: {}", path, std::strerror(errno)));
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw Error(DASAN_E_IO, fmt::format("{}: cannot be read", path));
+  constexpr size_t kMostBytes = size_t{1}
+                                << 30;  // an endless pipe must not take the machine's memory
+  std::ifstream file;
+  if (path != "-") {
+    file.open(path, std::ios::binary);
+    if (!file) throw Error(DASAN_E_NOT_FOUND, fmt::format("{}: {}", path, std::strerror(errno)));
+  }
+  std::istream& in = path == "-" ? std::cin : file;
+  std::string text;
+  std::vector<char> buffer(size_t{1} << 16);
+  while (in.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || in.gcount() > 0) {
+    text.append(buffer.data(), static_cast<size_t>(in.gcount()));
+    if (text.size() > kMostBytes)
+      throw Error(DASAN_E_CAPACITY, fmt::format("{}: more than {} bytes of text",
+                                                path == "-" ? "standard input" : path, kMostBytes));
+  }
+  if (in.bad()) throw Error(DASAN_E_IO, fmt::format("{}: cannot be read", path));
   return text;
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 EngineOptions engine_options(const dasan_engine_params* given) {
   const auto params = read_struct(given, "params");
-  check_flags(params.flags, 0, "params.flags");
+  check_flags(params.flags, DASAN_ENGINE_NO_PREFIX_CACHE, "params.flags");
   EngineOptions options;
   switch (params.drive) {
     case DASAN_DRIVE_THREAD:
@@ -49,6 +49,8 @@ EngineOptions engine_options(const dasan_engine_params* given) {
   options.n_threads = params.n_threads;
   options.max_queued = params.max_queued;
   options.kv_bytes = params.kv_bytes;
+  options.mixed_prefill_tokens = params.mixed_prefill_tokens;
+  options.prefix_caching = (params.flags & DASAN_ENGINE_NO_PREFIX_CACHE) == 0;
   return options;
 }
 
@@ -128,6 +130,9 @@ dasan_status dasan_engine_get_stats(const dasan_engine* e, dasan_engine_stats* o
     result.requests_done = s.done;
     result.requests_failed = s.failed;
     result.requests_cancelled = s.cancelled;
+    result.kv_pages_idle = s.pages_idle;
+    result.tokens_cached = s.tokens_cached;
+    result.preemptions = s.preemptions;
     write_struct(out, "out", result);
   });
 }

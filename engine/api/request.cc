@@ -72,6 +72,8 @@ RequestOptions request_options(const dasan_request_params* given, const dasan_en
   options.max_tokens = p.max_tokens;
   options.deadline_ms = p.deadline_ms;
   options.priority = p.priority;
+  options.client = p.client;
+  options.cache_salt = p.cache_salt;
   options.ignore_eos = (p.flags & DASAN_REQ_IGNORE_EOS) != 0;
   options.render_special = (p.flags & DASAN_REQ_RENDER_SPECIAL) != 0;
   options.logprobs = (p.flags & DASAN_REQ_LOGPROBS) != 0;

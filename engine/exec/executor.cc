@@ -16,7 +16,8 @@ using kernels::MatView;
 
 // The widest layer decides each buffer: layers may differ in heads and MLP width.
 struct Widths {
-  int64_t query = 0, kv = 0, d_ff = 0;
+  int64_t query = 0, kv = 0, d_ff = 0;  // d_ff: of plain MLPs
+  int32_t experts = 0, experts_used = 0, expert_d_ff = 0;
   int32_t heads = 0, head_dim = 0;
 };
 
@@ -25,7 +26,13 @@ Widths widest(const ModelSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
     w.query = std::max<int64_t>(w.query, int64_t{layer.n_heads} * layer.head_dim);
     w.kv = std::max<int64_t>(w.kv, int64_t{layer.n_kv_heads} * layer.head_dim);
-    w.d_ff = std::max<int64_t>(w.d_ff, layer.d_ff);
+    if (layer.n_experts == 0) {
+      w.d_ff = std::max<int64_t>(w.d_ff, layer.d_ff);
+    } else {
+      w.experts = std::max(w.experts, layer.n_experts);
+      w.experts_used = std::max(w.experts_used, layer.n_experts_used);
+      w.expert_d_ff = std::max(w.expert_d_ff, layer.d_ff);
+    }
     w.heads = std::max(w.heads, layer.n_heads);
     w.head_dim = std::max(w.head_dim, layer.head_dim);
   }
@@ -61,6 +68,9 @@ ArenaPlan plan_arena(const ModelSpec& spec, const ExecLimits& limits) {
   place(Slot::kMixed, attention, size(rows, w.query));
   const size_t mlp = place(Slot::kGate, at, size(rows, w.d_ff));
   place(Slot::kUp, mlp, size(rows, w.d_ff));
+  size_t router = place(Slot::kRouter, at, size(rows, w.experts));
+  router = place(Slot::kExperts, router, size(rows, w.experts_used));
+  place(Slot::kExpertWeights, router, size(rows, w.experts_used));
   const size_t head = place(Slot::kHidden, at, size(logit_rows, spec.d_model));
   place(Slot::kLogits, head, size(logit_rows, spec.n_vocab));
   return plan;
@@ -76,6 +86,9 @@ kernels::StreamLimits stream_limits(const ModelSpec& spec, const ExecLimits& lim
   s.max_heads = w.heads;
   s.max_head_dim = w.head_dim;
   s.max_context = limits.max_context;
+  s.max_experts = w.experts;
+  s.max_experts_per_row = w.experts_used;
+  s.max_expert_cols = w.expert_d_ff;
   return s;
 }
 
@@ -152,6 +165,12 @@ float* Executor::buffer(Slot slot) const noexcept {
 
 MatView Executor::view(Slot slot, int32_t rows, int32_t cols) const noexcept {
   return kernels::f32_view(buffer(slot), rows, cols);
+}
+
+MatView Executor::experts(int32_t rows, int32_t per_row) const noexcept {
+  MatView ids = view(Slot::kExperts, rows, per_row);
+  ids.dtype = kernels::DType::kI32;
+  return ids;
 }
 
 // The angle is rounded to f32 before its sine, as the models' training code does.
@@ -315,6 +334,31 @@ void Executor::step(const Step& s, const Batch& batch) {
     case StepKind::kMlpOut:
       project(w->down, view(Slot::kGate, rows, spec->d_ff));
       break;
+    case StepKind::kRoute: {
+      MatmulOut out;
+      out.w = w->router.get();
+      out.y = view(Slot::kRouter, rows, spec->n_experts);
+      backend_.matmul(*stream_, {view(s.source, rows, d), {&out, 1}});
+      backend_.moe_route(*stream_, {out.y, spec->n_experts_used, spec->norm_topk,
+                                    s.to_stream ? spec_.residual_multiplier : 1.0f,
+                                    experts(rows, spec->n_experts_used),
+                                    view(Slot::kExpertWeights, rows, spec->n_experts_used)});
+      break;
+    }
+    case StepKind::kExperts: {
+      kernels::MoeMlpArgs args;
+      args.x = view(s.source, rows, d);
+      args.experts = experts(rows, spec->n_experts_used);
+      args.weights = view(Slot::kExpertWeights, rows, spec->n_experts_used);
+      args.gate = w->expert_gate.get();
+      args.up = w->expert_up.get();
+      args.down = w->expert_down.get();
+      args.act = spec->activation;
+      args.y = view(s.target, rows, d);
+      if (s.to_stream) args.residual = args.y;
+      backend_.moe_mlp(*stream_, args);
+      break;
+    }
     case StepKind::kGather:
       backend_.gather_rows(*stream_, {view(Slot::kStream, rows, d), batch.logit_rows,
                                       view(Slot::kHidden, logit_rows, d)});

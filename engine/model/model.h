@@ -32,11 +32,13 @@ struct Linear {
 };
 
 struct LayerWeights {
-  Linear q, k, v, o;                // (n_heads*hd, d), (n_kv*hd, d), (n_kv*hd, d), (d, n_heads*hd)
-  Linear gate, up, down;            // (d_ff, d), (d_ff, d), (d, d_ff)
-  FloatVector attn_norm, ffn_norm;  // (d); before the branch; empty for kPost
-  FloatVector post_attn_norm, post_ffn_norm;  // (d); after it; kPost and kSandwich only
-  FloatVector q_norm, k_norm;                 // (head_dim) or empty
+  Linear q, k, v, o;      // (n_heads*hd, d), (n_kv*hd, d), (n_kv*hd, d), (d, n_heads*hd)
+  Linear gate, up, down;  // (d_ff, d), (d_ff, d), (d, d_ff); null in layers with experts
+  PackedPtr router;       // (n_experts, d), or null
+  PackedPtr expert_gate, expert_up, expert_down;  // n_experts of the same shapes, or null
+  FloatVector attn_norm, ffn_norm;                // (d); before the branch; empty for kPost
+  FloatVector post_attn_norm, post_ffn_norm;      // (d); after it; kPost and kSandwich only
+  FloatVector q_norm, k_norm;                     // (head_dim) or empty
 };
 
 struct ModelWeights {
@@ -64,7 +66,9 @@ struct LoadOptions {
   std::string isa;           // CPU table to force; empty: best
   int32_t cuda_device = -1;  // ordinal of the CUDA device that runs it; -1: the CPU
   int32_t n_threads = 0;     // for packing; 0: all cores
-  bool vocab_only = false;   // tokenizer, template and metadata; no weights
+  // Tokenizer, template, metadata and shapes; no weights. Of a file or folder that holds no tensor,
+  // of whatever architecture, what there is.
+  bool vocab_only = false;
   std::vector<std::pair<std::string, std::string>> overrides;  // config key -> JSON value
   std::function<bool(float fraction)> on_progress;             // false cancels: Error(kCancelled)
 };
@@ -75,6 +79,7 @@ class Model {
   static std::shared_ptr<const Model> load(const std::string& path, const LoadOptions& options);
   ~Model();
 
+  // Without layers when the file holds no tensor: see LoadOptions::vocab_only.
   const ModelSpec& spec() const noexcept { return spec_; }
   const ModelWeights& weights() const;  // Error(kState) when loaded vocab_only
   bool has_weights() const noexcept { return loaded_; }

@@ -5,11 +5,16 @@
 #include <thread>
 
 #include "engine/session/engine.h"
+#include "engine/session/limits.h"
 #include "engine/session/task.h"
 #include "kernels/core/status.h"
 
 namespace dasan {
 namespace {
+
+// What a token costs a client's account: one of a prompt shares a pass over the weights with
+// hundreds, a generated one with few.
+constexpr uint64_t kPrefillCharge = 1, kDecodeCharge = 4;
 
 double seconds_between(Task::Clock::time_point a, Task::Clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
@@ -17,8 +22,7 @@ double seconds_between(Task::Clock::time_point a, Task::Clock::time_point b) {
 
 }  // namespace
 
-void Task::stamp(Event& event) const noexcept {
-  const auto now = Clock::now();
+void Task::stamp(Event& event, Clock::time_point now) const noexcept {
   const bool was_admitted = admitted != Clock::time_point();
   const bool has_token = first_token != Clock::time_point();
   event.prompt_tokens = prompt_tokens;
@@ -37,43 +41,95 @@ void Engine::step_once() {
   {
     const std::lock_guard lock(mutex_);
     reap_ended();
-    if (!plan_step()) return;
+    if (!plan_step()) return;  // nothing is left
   }
-  for (const auto& [from, to] : page_copies_) executor_.copy_page(from, to);
-  executor_.run(batch_);
+  for (const auto& [from, to] : page_copies_) executor_->copy_page(from, to);
+  const auto began = now_();
+  executor_->run(batch_);
+  const double seconds = seconds_between(began, now_());
+  int32_t decode_rows = 0;
+  for (const std::shared_ptr<Task>& task : step_tasks_)
+    if (task->generated_tokens > 0 && task->step_tokens == 1) decode_rows++;
+  step_cost_.record(seconds, decode_rows, batch_.n_rows() - decode_rows);
   after_step();
 }
 
-// Cancels and deadlines. Called under the lock.
+// Cancels and deadlines. Called under the lock. Those that wait are looked through only when there
+// is something to find.
 void Engine::reap_ended() {
-  const auto now = Task::Clock::now();
-  for (const std::shared_ptr<Task>& task : tasks_) {
-    if (task->request->cancelled()) {
+  const auto now = now_();
+  const uint64_t cancels = cancels_->load();
+  const auto reap = [&](Task& task) {
+    if (task.request->cancelled()) {
       finish(task, Finish::kCancelled, Status::kOk, {});
-    } else if (now >= task->deadline) {
-      finish(
-          task, Finish::kError, Status::kTimeout,
-          "the request was not done within " + std::to_string(task->options.deadline_ms) + " ms");
+    } else if (now >= task.deadline) {
+      finish(task, Finish::kError, Status::kTimeout,
+             "the request was not done within " + std::to_string(task.options.deadline_ms) + " ms");
     }
-  }
-  std::erase_if(tasks_, [](const std::shared_ptr<Task>& task) { return task->ended; });
+  };
+  for (const std::shared_ptr<Task>& task : running_) reap(*task);
+  sweep_running();
+  if (cancels == cancels_seen_ && now < next_deadline_) return;
+  cancels_seen_ = cancels;
+  next_deadline_ = Task::Clock::time_point::max();
+  waiting_.for_each([&](Waiting& waiting) {
+    Task& task = static_cast<Task&>(waiting);
+    const auto deadline = task.deadline;
+    reap(task);
+    if (deadline > now) next_deadline_ = std::min(next_deadline_, deadline);
+  });
 }
 
+void Engine::sweep_running() noexcept {
+  std::erase_if(running_, [](const std::shared_ptr<Task>& task) { return !task->running; });
+}
+
+Candidate Engine::describe(Task& task) {
+  const Sequence& s = *task.sequence;
+  const int32_t in_last = s.computed % kernels::kPageTokens;
+  Candidate c;
+  c.pending = task.pending();
+  c.pages_held = static_cast<int32_t>(s.pages.size()) - s.first_page;
+  c.free_in_pages = in_last == 0 ? 0 : kernels::kPageTokens - in_last;
+  c.priority = task.options.priority;
+  c.running = task.running;
+  c.copies_page = in_last != 0 && !kv_.writable(s.pages.back());
+  c.all_rows = task.all_rows;
+  c.decodes = task.generated_tokens > 0;
+  if (window_ > 0) c.window_pages = window_pages();
+  c.passed = task.passed;
+  c.served = ledger_.served(task.client);
+  return c;
+}
+
+// What runs, and those that wait and are to be admitted next. A waiting one takes what the cache
+// has of its prompt, so that it asks for the rest only; it gives that back when it has to wait
+// behind others again.
 void Engine::list_candidates() {
+  for (Task* task : listed_) task->sequence->listed = false;
+  heads_.clear();
+  const size_t slots = static_cast<size_t>(executor_->limits().max_seqs);
+  if (running_.size() < slots)
+    waiting_.heads(std::min(kMaxHeads, slots - running_.size()), ledger_, heads_);
+  std::erase_if(heads_, [&](const Waiting* head) {
+    return static_cast<const Task*>(head)->gave_way_in == plans_;
+  });
+  for (Waiting* head : heads_) static_cast<Task*>(head)->sequence->listed = true;
+  for (Task* task : listed_)
+    if (task->queued && task->own_sequence && !task->sequence->listed) {
+      release_pages(*task->sequence);
+      task->found_tokens = 0;
+    }
+  listed_.clear();
   candidates_.clear();
-  for (const std::shared_ptr<Task>& task : tasks_) {
-    const Sequence& s = *task->sequence;
-    const int32_t in_last = s.computed % kernels::kPageTokens;
-    Candidate c;
-    c.pending = task->pending();
-    c.pages_held = static_cast<int32_t>(s.pages.size());
-    c.free_in_pages = in_last == 0 ? 0 : kernels::kPageTokens - in_last;
-    c.priority = task->options.priority;
-    c.running = task->running;
-    c.copies_page = in_last != 0 && pool_.shared(s.pages.back());
-    c.all_rows = task->all_rows;
-    candidates_.push_back(c);
-  }
+  const auto list = [&](Task& task) {
+    task.sequence->listed = true;
+    take_cached(task);
+    listed_.push_back(&task);
+    candidates_.push_back(describe(task));
+  };
+  for (const std::shared_ptr<Task>& task : running_) list(*task);
+  for (Waiting* head : heads_) list(static_cast<Task&>(*head));
 }
 
 // Nothing fits: somebody gives pages back, or the one whom they all made room for fails. False when
@@ -81,32 +137,85 @@ void Engine::list_candidates() {
 bool Engine::make_room() {
   const int32_t victim = choose_victim(candidates_);
   if (victim >= 0) {
-    Task& task = *tasks_[static_cast<size_t>(victim)];
-    release_pages(*task.sequence);
-    task.running = false;
+    preempt(*listed_[static_cast<size_t>(victim)]);
     return true;
   }
   const int32_t best = best_ranked(candidates_);
   if (best < 0) return false;
-  const auto at = tasks_.begin() + best;
-  finish(*at, Finish::kError, Status::kCapacity,
-         "the KV cache is full: the request has " + std::to_string((*at)->sequence->tokens.size()) +
-             " tokens, the cache holds " + std::to_string(pool_.total() * kernels::kPageTokens));
-  tasks_.erase(at);
+  Task& task = *listed_[static_cast<size_t>(best)];
+  finish(task, Finish::kError, Status::kCapacity,
+         "the KV cache is full: the request has " + std::to_string(task.sequence->tokens.size()) +
+             " tokens, the cache holds " + std::to_string(kv_.total() * kernels::kPageTokens));
+  sweep_running();
   return true;
+}
+
+// Those that wait hold what the cache had of their prompts; those that run come first.
+bool Engine::heads_give_way() noexcept {
+  bool any = false;
+  for (Waiting* head : heads_) {
+    Task& task = *static_cast<Task*>(head);
+    if (!task.own_sequence || task.sequence->pages.empty()) continue;
+    preempt(task);
+    any = true;
+  }
+  return any;
+}
+
+// Its pages go to others, and it takes none again before the next step.
+void Engine::preempt(Task& task) noexcept {
+  release_pages(*task.sequence);
+  task.found_tokens = 0;
+  task.gave_way_in = plans_;
+  if (!task.running) return;
+  const auto at =
+      std::ranges::find_if(running_, [&](const auto& running) { return running.get() == &task; });
+  task.self = std::move(*at);
+  running_.erase(at);
+  task.running = false;
+  waiting_.push(task);
+  next_deadline_ = std::min(next_deadline_, task.deadline);
+  stats_.preemptions++;
+}
+
+// From the queue to a slot.
+void Engine::admit(Task& task) {
+  waiting_.remove(task);
+  const auto at = std::ranges::upper_bound(running_, task.arrival, {},
+                                           [](const auto& running) { return running->arrival; });
+  running_.insert(at, std::move(task.self));
+  task.running = true;
+  if (task.admitted != Task::Clock::time_point()) return;
+  task.admitted = now_();
+  task.cached_tokens = static_cast<uint32_t>(task.sequence->computed - task.found_tokens);
+}
+
+int32_t Engine::choose_mixed_rows() noexcept {
+  if (options_.mixed_prefill_tokens != 0)
+    return static_cast<int32_t>(options_.mixed_prefill_tokens);
+  const auto decoding = std::ranges::count_if(running_, [](const auto& task) {
+    return task->generated_tokens > 0 && task->pending() == 1;
+  });
+  const size_t others = running_.size() - static_cast<size_t>(decoding) + waiting_.size();
+  return step_cost_.mixed_rows(static_cast<int32_t>(decoding), static_cast<int32_t>(others),
+                               executor_->limits().max_rows);
 }
 
 // Fills batch_, page_copies_ and step_tasks_. Called under the lock; false: nothing can run.
 bool Engine::plan_step() {
-  const ExecLimits& limits = executor_.limits();
+  plans_++;
+  const ExecLimits& limits = executor_->limits();
+  const int32_t mixed_rows = choose_mixed_rows();
   for (;;) {
     list_candidates();
     schedule(candidates_,
-             {limits.max_rows, limits.max_seqs, limits.max_logit_rows, pool_.available()},
+             {limits.max_rows, limits.max_seqs, limits.max_logit_rows, kv_.available(), mixed_rows},
              schedule_);
     if (schedule_.short_of_pages && evict_idle()) continue;
+    if (schedule_.running_short && heads_give_way()) continue;
     if (!schedule_.steps.empty() || !make_room()) break;
   }
+  if (schedule_.passed >= 0) listed_[static_cast<size_t>(schedule_.passed)]->passed++;
 
   batch_.tokens.clear();
   batch_.positions.clear();
@@ -119,35 +228,28 @@ bool Engine::plan_step() {
   page_copies_.clear();
   step_tasks_.clear();
   for (const Scheduled& s : schedule_.steps) {
-    const std::shared_ptr<Task>& task = tasks_[static_cast<size_t>(s.candidate)];
-    append_to_batch(*task, s.tokens);
-    step_tasks_.push_back(task);
+    Task& task = *listed_[static_cast<size_t>(s.candidate)];
+    if (!task.running) admit(task);
+    append_to_batch(task, s.tokens);
+    step_tasks_.push_back(task.shared_from_this());
   }
   return !step_tasks_.empty();
 }
 
 void Engine::append_to_batch(Task& task, int32_t n_tokens) {
   Sequence& s = *task.sequence;
-  task.running = true;
-  if (task.admitted == Task::Clock::time_point()) {
-    task.admitted = Task::Clock::now();
-    task.cached_tokens = static_cast<uint32_t>(s.computed);
-    // All the room it will need, so that the steps to come allocate nothing.
-    const size_t limit = options_.max_context;
-    const size_t wanted =
-        task.options.max_tokens == 0 ? limit : s.tokens.size() + task.options.max_tokens;
-    s.tokens.reserve(std::min(limit, wanted));
-    s.pages.reserve(std::min(limit, wanted) / kernels::kPageTokens + 1);
-  }
+  task.cached_tokens += static_cast<uint32_t>(task.found_tokens);
+  stats_.tokens_cached += static_cast<uint64_t>(task.found_tokens);
+  task.found_tokens = 0;
   const int32_t begin = s.computed, end = begin + n_tokens;
-  if (begin % kernels::kPageTokens != 0 && pool_.shared(s.pages.back())) {
-    const int32_t copy = pool_.acquire();
+  if (begin % kernels::kPageTokens != 0 && !kv_.writable(s.pages.back())) {
+    const int32_t copy = kv_.acquire();
     page_copies_.emplace_back(s.pages.back(), copy);
-    pool_.release(s.pages.back());
+    kv_.release(s.pages.back());
     s.pages.back() = copy;
   }
   while (static_cast<int32_t>(s.pages.size()) * kernels::kPageTokens < end)
-    s.pages.push_back(pool_.acquire());
+    s.pages.push_back(kv_.acquire());
 
   const auto last = static_cast<int32_t>(s.tokens.size()) - 1;
   const auto next_row = static_cast<int32_t>(task.history_tokens + task.rows_taken);
@@ -163,7 +265,10 @@ void Engine::append_to_batch(Task& task, int32_t n_tokens) {
   }
   task.n_logit_rows = static_cast<int32_t>(batch_.logit_rows.size()) - task.first_logit_row;
   batch_.q_begin.push_back(batch_.n_rows());
-  batch_.page_ids.insert(batch_.page_ids.end(), s.pages.begin(), s.pages.end());
+  // What no window reaches is never read, but has to be a page all the same.
+  const auto first_held = s.pages.begin() + s.first_page;
+  batch_.page_ids.insert(batch_.page_ids.end(), static_cast<size_t>(s.first_page), *first_held);
+  batch_.page_ids.insert(batch_.page_ids.end(), first_held, s.pages.end());
   batch_.page_begin.push_back(static_cast<int32_t>(batch_.page_ids.size()));
   batch_.kv_len.push_back(end);
 }
@@ -185,7 +290,7 @@ void Engine::after_step() {
       } else if (caught_up) {
         how = take_token(*task);
         if (how == Finish::kNone) {
-          task->stamp(task->delta);
+          task->stamp(task->delta, now_());
           task->request->publish(task->delta);
           task->delta.clear();
           if (task->request->has_callback()) callbacks_.push(task);
@@ -209,27 +314,31 @@ void Engine::after_step() {
     const std::lock_guard lock(mutex_);
     s.computed += task->step_tokens;
     s.last_used = stats_.steps;
+    index_pages(s);
+    if (window_ > 0) let_go_of_pages(s);
+    ledger_.charge(task->client, static_cast<uint64_t>(task->step_tokens) *
+                                     (decode ? kDecodeCharge : kPrefillCharge));
     if (!decode) stats_.tokens_prefilled += static_cast<uint64_t>(task->step_tokens);
     if (task->generates() && caught_up) stats_.tokens_generated++;
-    if (how != Finish::kNone) finish(task, how, status, error);
+    if (how != Finish::kNone) finish(*task, how, status, error);
   }
   const std::lock_guard lock(mutex_);
   stats_.steps++;
   step_tasks_.clear();
-  std::erase_if(tasks_, [](const std::shared_ptr<Task>& task) { return task->ended; });
+  sweep_running();
 }
 
 void Engine::take_rows(Task& task) {
   for (int32_t i = 0; i < task.n_logit_rows; i++) {
     const int32_t row = task.first_logit_row + i;
-    task.sink(task.rows_taken, task.wants_hidden ? executor_.hidden(row) : executor_.logits(row));
+    task.sink(task.rows_taken, task.wants_hidden ? executor_->hidden(row) : executor_->logits(row));
     task.rows_taken++;
   }
 }
 
 Finish Engine::take_token(Task& task) {
   std::vector<int32_t>& history = task.sequence->tokens;
-  const auto logits = executor_.logits(task.first_logit_row);
+  const auto logits = executor_->logits(task.first_logit_row);
   const int32_t token = task.sampler->sample(logits, history, history.size());
   if (task.options.logprobs) {
     const LogProbs logprobs(logits);
@@ -240,7 +349,7 @@ Finish Engine::take_token(Task& task) {
   task.delta.tokens.push_back(token);
   history.push_back(token);
   task.generated_tokens++;
-  task.last_token = Task::Clock::now();
+  task.last_token = now_();
   if (task.first_token == Task::Clock::time_point()) task.first_token = task.last_token;
 
   const std::vector<int32_t>& eos = model_->eos_ids();
@@ -257,20 +366,24 @@ Finish Engine::take_token(Task& task) {
   return full || enough ? Finish::kLength : Finish::kNone;
 }
 
-// Ends a task: its last event, its sequence given back. Called under the lock.
-void Engine::finish(const std::shared_ptr<Task>& shared, Finish how, Status status,
-                    const std::string& error) noexcept {
-  Task& task = *shared;
+// Ends a task: its last event, its sequence given back. Called under the lock. One that ran is
+// swept from running_ by the caller.
+void Engine::finish(Task& task, Finish how, Status status, const std::string& error) noexcept {
   if (task.ended) return;
   task.ended = true;
   task.running = false;
+  const std::shared_ptr<Task> shared = task.shared_from_this();
+  if (task.queued) waiting_.remove(task);
+  task.self.reset();
+  ledger_.leave(task.client);
+  std::erase(listed_, &task);
   Sequence& s = *task.sequence;
   if (task.own_sequence || s.dropped) {
     release_pages(s);
   } else if (how == Finish::kError) {
     truncate(s, task.history_tokens);
   }
-  s.busy = false;
+  s.busy = s.listed = false;
   if (how == Finish::kError) {
     stats_.failed++;
   } else if (how == Finish::kCancelled) {
@@ -284,7 +397,7 @@ void Engine::finish(const std::shared_ptr<Task>& shared, Finish how, Status stat
     task.delta.finish = how;
     task.delta.status = status;
     task.delta.error = error;
-    task.stamp(task.delta);
+    task.stamp(task.delta, now_());
     task.request->publish(task.delta);
   } catch (...) {
     task.request->publish_failure(how == Finish::kError ? status : Status::kOutOfMemory);
@@ -305,10 +418,13 @@ void Engine::fail_all(Status status, const std::string& error) noexcept {
       // The reason is lost for want of memory; that it ended is not.
     }
   }
-  for (const std::shared_ptr<Task>& task : tasks_)
+  const auto end = [&](Task& task) {
     finish(task, status == Status::kCancelled ? Finish::kCancelled : Finish::kError,
            status == Status::kCancelled ? Status::kOk : status, error);
-  tasks_.clear();
+  };
+  for (const std::shared_ptr<Task>& task : running_) end(*task);
+  sweep_running();
+  waiting_.for_each([&](Waiting& task) { end(static_cast<Task&>(task)); });
 }
 
 }  // namespace dasan

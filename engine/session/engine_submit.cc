@@ -38,10 +38,13 @@ std::shared_ptr<Task> Engine::make_task(RequestOptions options) {
     if (stop.empty()) bad_argument("a stop string is empty");
   task->own_sequence = options.sequence == nullptr;
   task->sequence = task->own_sequence ? std::make_shared<Sequence>() : options.sequence;
+  task->priority = options.priority;
+  task->client = options.client;
+  task->submitted = now_();
   if (options.deadline_ms != 0)
     task->deadline = task->submitted + std::chrono::milliseconds(options.deadline_ms);
   task->top_scratch.reserve(kMaxTop);
-  task->request = std::make_shared<Request>(options.on_event != nullptr);
+  task->request = std::make_shared<Request>(options.on_event != nullptr, cancels_);
   task->options = std::move(options);
   return task;
 }
@@ -72,10 +75,16 @@ void Engine::check_fits(Task& task) const {
     bad_argument("the prompt makes " + std::to_string(total) + " tokens, expected at most " +
                  std::to_string(room) + " (max_context is " + std::to_string(options_.max_context) +
                  ")");
-  if (pages_for_tokens(total) > pool_.total())
+  const int32_t pages =
+      window_ > 0 ? std::min(pages_for_tokens(total), window_pages()) : pages_for_tokens(total);
+  if (pages > kv_.total())
     throw Error(Status::kCapacity, "the prompt makes " + std::to_string(total) +
                                        " tokens, the KV cache holds " +
-                                       std::to_string(pool_.total() * kernels::kPageTokens));
+                                       std::to_string(kv_.total() * kernels::kPageTokens));
+  const uint64_t salt = task.options.cache_salt;
+  if (history > 0 && salt != 0 && salt != task.sequence->salt)
+    bad_argument("cache_salt is " + std::to_string(salt) + ", expected " +
+                 std::to_string(task.sequence->salt) + ", that of the session's history, or 0");
   task.history_tokens = history;
   task.prompt_tokens = static_cast<uint32_t>(total);
   if (task.generates() && model_->has_tokenizer()) {
@@ -92,9 +101,9 @@ void Engine::enqueue(std::vector<std::shared_ptr<Task>> tasks) {
     const std::lock_guard lock(mutex_);
     if (broken_) throw Error(Status::kDevice, "the engine ended: " + broken_reason_);
     if (stopping_) throw Error(Status::kState, "the engine is being released");
-    const size_t queued = tasks_.size() + tasks.size();
-    if (queued > size_t{options_.max_queued} + options_.max_sequences)
-      throw Error(Status::kCapacity, std::to_string(tasks_.size()) +
+    const size_t here = running_.size() + waiting_.size();
+    if (here + tasks.size() > size_t{options_.max_queued} + options_.max_sequences)
+      throw Error(Status::kCapacity, std::to_string(here) +
                                          " requests are queued, expected at most " +
                                          std::to_string(options_.max_queued));
     for (size_t i = 0; i < tasks.size(); i++) {
@@ -103,9 +112,7 @@ void Engine::enqueue(std::vector<std::shared_ptr<Task>> tasks) {
         if (tasks[j]->sequence == tasks[i]->sequence)
           throw Error(Status::kState, "two requests of one submission use the same session");
     }
-    tasks_.reserve(queued);
-    candidates_.reserve(queued);
-    schedule_.reserve(queued, static_cast<size_t>(executor_.limits().max_seqs));
+    waiting_.reserve(here + tasks.size());
     for (const std::shared_ptr<Task>& task : tasks) {
       const size_t most =
           task->options.max_tokens == 0
@@ -115,12 +122,24 @@ void Engine::enqueue(std::vector<std::shared_ptr<Task>> tasks) {
       task->sequence->tokens.reserve(most + 1);
       task->sequence->pages.reserve(static_cast<size_t>(pages_for_tokens(most)) + 1);
     }
-    for (std::shared_ptr<Task>& task : tasks) {
+    size_t entered = 0;
+    try {
+      for (; entered < tasks.size(); entered++) ledger_.enter(tasks[entered]->client);
+    } catch (...) {
+      while (entered > 0) ledger_.leave(tasks[--entered]->client);
+      throw;
+    }
+    for (const std::shared_ptr<Task>& task : tasks) {
       Sequence& sequence = *task->sequence;
       sequence.busy = true;
+      if (sequence.tokens.empty()) sequence.salt = task->options.cache_salt;
       sequence.tokens.insert(sequence.tokens.end(), task->options.prompt.begin(),
                              task->options.prompt.end());
-      tasks_.push_back(std::move(task));
+      task->arrival = next_arrival_++;
+      task->cost = static_cast<uint64_t>(task->pending());
+      next_deadline_ = std::min(next_deadline_, task->deadline);
+      task->self = task;
+      waiting_.push(*task);
     }
   }
   work_.notify_all();

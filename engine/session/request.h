@@ -11,6 +11,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/sample/sampler.h"
@@ -56,6 +57,8 @@ struct RequestOptions {
   uint32_t max_tokens = 0;   // 0: until the context is full
   uint32_t deadline_ms = 0;  // 0: none
   int32_t priority = 0;
+  uint64_t client = 0;      // who asks, for fairness between them
+  uint64_t cache_salt = 0;  // KV is shared with requests of the same salt only
   bool ignore_eos = false, render_special = false, logprobs = false;
   int32_t n_top = 0;
   SamplingParams sampling;
@@ -74,10 +77,15 @@ struct Waiter {
 
 class Request {
  public:
-  explicit Request(bool has_callback) : has_callback_(has_callback) {}
+  // `cancels` counts the cancels of all requests of an engine, so that it looks for them only when
+  // there are some.
+  Request(bool has_callback, std::shared_ptr<std::atomic<uint64_t>> cancels)
+      : has_callback_(has_callback), cancels_(std::move(cancels)) {}
 
   // [any thread, signal-safe]
-  void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
+  void cancel() noexcept {
+    if (!cancelled_.exchange(true)) cancels_->fetch_add(1);
+  }
   bool cancelled() const noexcept { return cancelled_.load(std::memory_order_relaxed); }
 
   // Consumer side. take() moves what has gathered into `event`; false when there is nothing.
@@ -103,6 +111,7 @@ class Request {
 
   const bool has_callback_;
   std::atomic<bool> cancelled_{false};
+  const std::shared_ptr<std::atomic<uint64_t>> cancels_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Event mailbox_;

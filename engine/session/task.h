@@ -11,16 +11,18 @@
 #include <string>
 
 #include "engine/sample/sampler.h"
+#include "engine/sched/waiting_queue.h"
 #include "engine/session/engine.h"
 #include "engine/session/request.h"
 #include "engine/session/text_stream.h"
 
 namespace dasan {
 
-class Task {
+class Task : public Waiting, public std::enable_shared_from_this<Task> {
  public:
   using Clock = std::chrono::steady_clock;
 
+  std::shared_ptr<Task> self;  // while it waits: the queue owns nothing
   std::shared_ptr<Request> request;
   RequestOptions options;
   std::shared_ptr<Sequence> sequence;
@@ -30,7 +32,10 @@ class Task {
   // Evaluations and embeddings take rows instead of generating: of hidden states or of logits.
   Engine::RowSink sink;
   bool all_rows = false, wants_hidden = false;
-  size_t rows_taken = 0;  // a preempted task computes again, but gives no row twice
+  int32_t passed = 0;                 // see Candidate
+  uint64_t gave_way_in = UINT64_MAX;  // the engine's plan in which it last gave its pages back
+  int32_t found_tokens = 0;           // whose KV the cache had, since the last step
+  size_t rows_taken = 0;              // a preempted task computes again, but gives no row twice
 
   std::optional<Sampler> sampler;      // generations only
   std::optional<TextStream> text;      // of a model with a tokenizer, until a stop string ended it
@@ -38,8 +43,7 @@ class Task {
   bool running = false, ended = false;
 
   uint32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
-  Clock::time_point submitted = Clock::now();
-  Clock::time_point admitted, first_token, last_token;
+  Clock::time_point submitted, admitted, first_token, last_token;
   Clock::time_point deadline = Clock::time_point::max();
   Event delta;  // of the current step; cleared when published
 
@@ -54,7 +58,11 @@ class Task {
   int32_t pending() const noexcept {
     return static_cast<int32_t>(sequence->tokens.size()) - sequence->computed;
   }
-  void stamp(Event& event) const noexcept;  // counts and times so far
+  // Tokens of its history, from the start, of which it wants neither logits nor hidden states.
+  size_t rowless_tokens() const noexcept {
+    return all_rows ? history_tokens + rows_taken : sequence->tokens.size() - 1;
+  }
+  void stamp(Event& event, Clock::time_point now) const noexcept;  // counts and times so far
 };
 
 }  // namespace dasan

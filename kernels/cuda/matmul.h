@@ -27,6 +27,9 @@ std::string_view matmul_kernel_name(DType weight) noexcept;
 size_t matmul_packed_bytes(DType weight, int32_t rows, int32_t cols) noexcept;
 size_t matmul_scratch_bytes(const StreamLimits& limits) noexcept;
 
+// Once per stream, before its first product: the counters in its scratch memory start at zero.
+cudaError_t matmul_clear_scratch(CudaStream& stream);
+
 // Canonical rows to the device's layout and back, on the host; `packed` holds
 // matmul_packed_bytes().
 void matmul_pack(const ConstMatView& canonical, std::span<std::byte> packed);

@@ -55,6 +55,7 @@ CudaStream::CudaStream(const DeviceInfo& device, const StreamLimits& limits,
       partials_(device.ordinal, partial_bytes(limits), count),
       graphs_(device.ordinal) {
   uploaded_.reserve(kMaxUploads);
+  check(matmul_clear_scratch(*this), "clearing scratch memory");
 }
 
 size_t CudaStream::scratch_bytes_of(const StreamLimits& limits) {

@@ -1,4 +1,4 @@
-// The scheduler and the page pool: what must hold in every state, over random ones.
+// The scheduler: what must hold in every state, over random ones.
 #include "engine/sched/scheduler.h"
 
 #include <doctest/doctest.h>
@@ -7,8 +7,6 @@
 #include <random>
 #include <set>
 
-#include "engine/kv/page_pool.h"
-#include "kernels/core/status.h"
 #include "kernels/ops.h"
 
 namespace dasan {
@@ -89,6 +87,17 @@ TEST_CASE(
   Candidate large{160, 0, 0, 0, false, false, false}, small{5, 0, 0, 0, false, false, false};
   const Candidate queue[] = {large, small};
   schedule(queue, {64, 8, 8, 5}, plan);
+  REQUIRE(plan.steps.size() == 1);  // past the large one, which counts it
+  CHECK(plan.steps[0].candidate == 1);
+  CHECK(plan.short_of_pages);
+  CHECK(plan.passed == 0);
+  const Candidate patient[] = {[&] {
+                                 Candidate c = large;
+                                 c.passed = kPatience;
+                                 return c;
+                               }(),
+                               small};
+  schedule(patient, {64, 8, 8, 5}, plan);
   CHECK(plan.steps.empty());
   CHECK(plan.short_of_pages);
 }
@@ -102,36 +111,6 @@ TEST_CASE("scheduler: the victim is the worst ranked that holds pages, never the
   const Candidate alone[] = {a};
   CHECK(choose_victim(alone) == -1);
   CHECK(best_ranked({}) == -1);
-}
-
-TEST_CASE("page pool: random references never lose or double a page") {
-  PagePool pool(37);
-  std::vector<int32_t> held;  // one entry per reference
-  std::mt19937 random(2);
-  for (int round = 0; round < 50000; round++) {
-    const auto what = random() % 3;
-    if (what == 0 && pool.available() > 0) {
-      held.push_back(pool.acquire());
-      CHECK(std::count(held.begin(), held.end(), held.back()) == 1);
-    } else if (what == 1 && !held.empty()) {
-      const int32_t page = held[random() % held.size()];
-      pool.retain(page);
-      held.push_back(page);
-      CHECK(pool.shared(page));
-    } else if (!held.empty()) {
-      const size_t at = random() % held.size();
-      const int32_t page = held[at];
-      held.erase(held.begin() + static_cast<std::ptrdiff_t>(at));
-      pool.release(page);
-    }
-    const std::set<int32_t> distinct(held.begin(), held.end());
-    CHECK(pool.available() == 37 - static_cast<int32_t>(distinct.size()));
-  }
-  pool.check_integrity();
-  for (const int32_t page : held) pool.release(page);
-  CHECK(pool.available() == 37);
-  for (int i = 0; i < 37; i++) pool.acquire();
-  CHECK_THROWS_AS(pool.acquire(), Error);
 }
 
 }  // namespace
