@@ -1,29 +1,28 @@
-// Times the CPU kernels one by one: op x shape x format x ISA x threads, each checked against the
-// reference backend before it is timed, each with its bytes, its operations and the fraction of
-// what this machine can do (limits.h).
+// Times the CPU kernels one by one: operation x shape x format x instruction set x threads, each
+// checked against the reference backend before it is timed, each with its bytes, its operations and
+// the fraction of what this machine can do (limits.h).
 //
-//   bench_kernels [--threads 1,2] [--isa avx512,avx2,generic] [--format Q4_0,...] [--quick]
-//   [--json]
-//
-// A matmul of few rows is bound by the bytes of its weights, one of many rows by its multiply-adds;
-// each line says against which limit it is measured. Bandwidth samples carry the DRAM limit
-// measured next to them, because a virtual machine's share of it moves within seconds.
+// The bound of a case is the longest of three times: its bytes at the DRAM bandwidth (when its
+// operands do not stay in the caches), its products with weights at the int8 peak (quantised) or
+// the fma peak (float), its other arithmetic at the fma peak. The fraction is that bound over the
+// time taken. Bandwidth is measured right before and right after, because a virtual machine's share
+// of it moves within seconds.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
+#include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "bench/kernel_case.h"
 #include "bench/limits.h"
 #include "kernels/backend.h"
 #include "kernels/core/status.h"
-#include "kernels/quant/quantize.h"
 
 namespace dasan::bench {
 namespace {
@@ -32,90 +31,54 @@ using namespace dasan::kernels;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::vector<int> threads = {1, 2};
-  std::vector<std::string> isas, formats;
-  bool quick = false, json = false;
+  std::vector<int> threads;
+  std::vector<std::string> isas;
+  CaseFilter filter;
+  bool json = false, check_only = false;
+  double seconds = 0.2;
 };
 
-constexpr DType kFormats[] = {DType::kQ4_0, DType::kQ8_0,   DType::kQ4_K,   DType::kQ6_K,
-                              DType::kF32,  DType::kF16,    DType::kBF16,   DType::kQ4_1,
-                              DType::kQ5_0, DType::kQ5_1,   DType::kQ2_K,   DType::kQ3_K,
-                              DType::kQ5_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
-void check_format(const std::string& name) {
-  std::string known;
-  for (const DType t : kFormats) {
-    if (dtype_info(t).name == name) return;
-    known += known.empty() ? "" : ", ";
-    known += dtype_info(t).name;
+struct Timing {
+  std::vector<double> samples;  // seconds, in order of time
+  double dram_gbs = 0;
+  double median() const {
+    std::vector<double> s = samples;
+    std::sort(s.begin(), s.end());
+    return s[s.size() / 2];
   }
-  throw Error(Status::kInvalidArgument,
-              "format '" + name + "' is unknown, expected one of: " + known);
-}
-
-struct MatmulShape {
-  int32_t n, k;
-};
-// Llama-3.2-1B: attention output, MLP up, MLP down; large enough together to leave the L3.
-constexpr MatmulShape kShapes[] = {{2048, 2048}, {8192, 2048}, {2048, 8192}};
-constexpr int32_t kRows[] = {1, 8, 16, 512};
-
-struct Sample {
-  double seconds = 0, least = 0, most = 0;  // median and spread
-  double dram_gbs = 0;                      // measured next to the samples
 };
 
-// Medians over at least five runs and 0.2 s.
-template <class Run>
-Sample measure(int threads, bool bandwidth_bound, Run&& run) {
-  run();
-  std::vector<double> seconds;
-  double total = 0;
-  while (seconds.size() < 5 || (total < 0.2 && seconds.size() < 1000)) {
-    const auto t0 = Clock::now();
-    run();
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - t0).count());
-    total += seconds.back();
-  }
-  std::sort(seconds.begin(), seconds.end());
-  Sample s{seconds[seconds.size() / 2], seconds.front(), seconds.back(), 0};
-  if (bandwidth_bound) s.dram_gbs = measure_dram_read_gbs(threads);
-  return s;
-}
-
-std::vector<float> gaussian(size_t n, uint32_t seed, float sigma) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal(0.0f, sigma);
-  std::vector<float> out(n);
-  for (float& x : out) x = normal(engine);
-  return out;
-}
-
-// Enough different matrices that one pass over all of them leaves the caches.
-struct Weights {
-  std::vector<std::unique_ptr<PackedWeight>> packed;
-  size_t bytes_each = 0;
+struct Bound {
+  double seconds = 0;
+  std::string_view limit = "none";
 };
-
-std::vector<std::byte> make_canonical(DType t, const MatmulShape& shape) {
-  const size_t row = row_bytes(t, shape.k);
-  std::vector<std::byte> bytes(row * static_cast<size_t>(shape.n));
-  // One quantised pool of 16 rows, repeated: quantising is slow and the values do not matter.
-  const std::vector<float> values = gaussian(static_cast<size_t>(shape.k) * 16, 7, 1.0f);
-  for (int32_t r = 0; r < 16; r++)
-    quantize_row(t, values.data() + static_cast<size_t>(r) * static_cast<size_t>(shape.k),
-                 bytes.data() + row * static_cast<size_t>(r), shape.k);
-  for (int32_t r = 16; r < shape.n; r++)
-    std::memcpy(bytes.data() + row * static_cast<size_t>(r),
-                bytes.data() + row * static_cast<size_t>(r % 16), row);
-  return bytes;
+Bound bound_of(const KernelCase& c, const Limits& limits, double dram_gbs) {
+  Bound b;
+  const auto at_least = [&](double amount, double rate, std::string_view name) {
+    if (rate > 0 && amount / rate * 1e-9 > b.seconds) b = {amount / rate * 1e-9, name};
+  };
+  if (c.from_memory) at_least(c.bytes, dram_gbs, "dram");
+  const bool int8 = c.quantised && limits.int8_gops > 0;
+  const bool bf16 = !int8 && c.key.weight == DType::kBF16 && limits.bf16_gflops > 0;
+  at_least(c.weight_ops,
+           int8   ? limits.int8_gops
+           : bf16 ? limits.bf16_gflops
+                  : limits.fma_gflops,
+           int8   ? "int8"
+           : bf16 ? "bf16"
+                  : "fma");
+  at_least(c.float_ops, limits.fma_gflops, "fma");
+  return b;
 }
 
 // Largest |a - b| relative to the largest |b|: the exact comparison is the test suite's business,
 // this one only refuses to time a kernel that computes something else.
 double relative_error(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return INFINITY;
   double worst = 0, scale = 0;
   for (size_t i = 0; i < a.size(); i++) {
-    worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(difference <= worst)) worst = difference;  // also when it is NaN
     scale = std::max(scale, std::abs(static_cast<double>(b[i])));
   }
   return scale > 0 ? worst / scale : worst;
@@ -123,152 +86,145 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b) 
 
 class KernelBench {
  public:
-  explicit KernelBench(Options options) : options_(std::move(options)) {
-    for (const int t : options_.threads) limits_.push_back(measure_limits(t));
+  explicit KernelBench(const Options& options) : options_(options) {
+    for (const CpuIsa isa : runnable_cpu_isas())
+      if (wants(options.isas, cpu_isa_name(isa))) backends_.push_back(make_cpu_backend(isa));
+    if (!options.check_only)
+      for (const int t : options.threads) limits_.push_back(measure_limits(t));
   }
 
   void run() {
-    header();
-    for (const DType t : kFormats) {
-      if (!wanted(options_.formats, dtype_info(t).name)) continue;
-      for (const MatmulShape& shape : kShapes) {
-        if (options_.quick && &shape != &kShapes[1]) continue;
-        const std::vector<std::byte> canonical = make_canonical(t, shape);
-        const ConstMatView view{canonical.data(), t, shape.n, shape.k, row_bytes(t, shape.k)};
-        for (const CpuIsa isa : runnable_cpu_isas())
-          if (wanted(options_.isas, cpu_isa_name(isa))) matmul(isa, view);
-      }
+    if (!options_.json && !options_.check_only) {
+      for (const Limits& l : limits_) fmt::print("limits {}\n", to_json(l));
+      fmt::print("{:<14} {:<34} {:<7} {:<30} {:>3} {:>11} {:>8} {:>8} {:>8} of\n", "op", "shape",
+                 "format", "kernel", "thr", "median us", "GB/s", "Gop/s", "fraction");
     }
+    for_each_case(options_.filter, [&](const KernelCase& c) { one(c); });
+    if (options_.check_only) fmt::print("{} cases agree with the reference\n", checked_);
   }
 
  private:
-  static bool wanted(const std::vector<std::string>& list, std::string_view name) {
-    return list.empty() || std::find(list.begin(), list.end(), name) != list.end();
-  }
-
-  void check(Backend& backend, Stream& stream, const ConstMatView& canonical,
-             const PackedWeight& packed, const std::vector<float>& x) {
+  void one(const KernelCase& c) {
     const std::unique_ptr<Backend> reference = make_reference_backend();
-    const int32_t rows = 3, n = std::min(canonical.rows, 64), k = canonical.cols;
-    const ConstMatView part{canonical.data, canonical.dtype, n, k, canonical.row_stride_bytes};
-    const std::unique_ptr<PackedWeight> small = reference->pack(part);
-    std::vector<float> want(static_cast<size_t>(rows * n)),
-        got(static_cast<size_t>(rows) * static_cast<size_t>(canonical.rows));
-    StreamLimits limits;
-    limits.max_rows = rows;
-    limits.max_cols = k;
-    const std::unique_ptr<Stream> reference_stream = reference->new_stream(limits);
-    MatmulOut out;
-    out.w = small.get();
-    out.y = f32_view(want.data(), rows, n);
-    reference->matmul(*reference_stream, {const_f32_view(x.data(), rows, k), {&out, 1}});
-    out.w = &packed;
-    out.y = f32_view(got.data(), rows, canonical.rows);
-    backend.matmul(stream, {const_f32_view(x.data(), rows, k), {&out, 1}});
-    backend.synchronize(stream);
-    std::vector<float> picked;
-    for (int32_t r = 0; r < rows; r++)
-      for (int32_t c = 0; c < n; c++)
-        picked.push_back(got[static_cast<size_t>(r) * static_cast<size_t>(canonical.rows) +
-                             static_cast<size_t>(c)]);
-    const double error = relative_error(picked, want);
-    if (!(error < 1e-4))
-      throw Error(Status::kInternal,
-                  fmt::format("{} {} {}x{}: differs from the reference by {:.2g}", backend.name(),
-                              dtype_info(canonical.dtype).name, canonical.rows, k, error));
-  }
-
-  void matmul(CpuIsa isa, const ConstMatView& canonical) {
-    const std::unique_ptr<Backend> backend = make_cpu_backend(isa);
-    constexpr size_t kBeyondCaches = size_t{160} << 20;
-    Weights weights;
-    do {
-      weights.packed.push_back(backend->pack(canonical));
-      weights.bytes_each = weights.packed.back()->size_bytes();
-    } while (weights.bytes_each * weights.packed.size() < kBeyondCaches && isa != CpuIsa::kGeneric);
-    const int32_t n = canonical.rows, k = canonical.cols, most_rows = 512;
-    const std::vector<float> x =
-        gaussian(static_cast<size_t>(most_rows) * static_cast<size_t>(k), 1, 1.0f);
-    std::vector<float> y(static_cast<size_t>(most_rows) * static_cast<size_t>(n));
-    for (size_t i = 0; i < options_.threads.size(); i++) {
-      StreamLimits limits;
-      limits.n_threads = options_.threads[i];
-      limits.max_rows = most_rows;
-      limits.max_cols = k;
-      const std::unique_ptr<Stream> stream = backend->new_stream(limits);
-      check(*backend, *stream, canonical, *weights.packed.front(), x);
-      for (const int32_t rows : kRows) {
-        if (isa == CpuIsa::kGeneric && rows > 16) continue;  // minutes, and nobody's choice
-        size_t next = 0;
-        const Sample sample = measure(limits.n_threads, rows < 64, [&] {
-          MatmulOut out;
-          out.w = weights.packed[next++ % weights.packed.size()].get();
-          out.y = f32_view(y.data(), rows, n);
-          backend->matmul(*stream, {const_f32_view(x.data(), rows, k), {&out, 1}});
-          backend->synchronize(*stream);
-        });
-        OpKey key{Op::kMatmul};
-        key.weight = canonical.dtype;
-        report(*backend, std::string(backend->kernel_name(key)), canonical, rows,
-               weights.bytes_each, sample, limits_[i]);
+    if (!reference->supports(c.key)) return;
+    std::vector<float> want;
+    for (const auto& backend : backends_) {
+      // Minutes, and nobody's choice: the generic table is for machines that have no other.
+      const bool slow = backend->name() == "cpu:generic" && backends_.size() > 1 && c.rows > 16;
+      if (!backend->supports(c.key) || slow) continue;
+      if (want.empty()) {
+        const auto stream = reference->new_stream(c.limits);
+        const auto prepared = c.prepare_reference(*reference, *stream);
+        prepared->run(*stream);
+        want = prepared->result();
       }
+      time_on(*backend, c, want);
     }
   }
 
-  void header() const {
-    if (options_.json) return;
-    for (const Limits& l : limits_) fmt::print("limits {}\n", to_json(l));
-    fmt::print("{:<8} {:<28} {:>11} {:>5} {:>3} {:>11} {:>8} {:>9} {:>9}\n", "format", "kernel",
-               "n x k", "rows", "thr", "median us", "GB/s", "Gop/s", "of limit");
+  void time_on(Backend& backend, const KernelCase& c, const std::vector<float>& want) {
+    std::unique_ptr<Prepared> prepared;
+    for (size_t i = 0; i < options_.threads.size(); i++) {
+      StreamLimits limits = c.limits;
+      limits.n_threads = options_.threads[i];
+      const std::unique_ptr<Stream> stream = backend.new_stream(limits);
+      if (!prepared || !c.from_memory)
+        prepared = c.prepare(backend, *stream, c.from_memory && !options_.check_only);
+      prepared->run(*stream);
+      const double error = c.op == "rope_append_kv" && i > 0 && c.from_memory
+                               ? 0
+                               : relative_error(prepared->result(), want);
+      if (!(error < 1e-3))
+        throw Error(Status::kInternal,
+                    fmt::format("{} {} {} on {}: differs from the reference by {:.2g}", c.op,
+                                c.shape, c.format, backend.name(), error));
+      checked_++;
+      if (options_.check_only) continue;
+      report(backend, c, limits_[i], measure(c, limits.n_threads, *prepared, *stream));
+    }
   }
 
-  void report(const Backend& backend, const std::string& kernel, const ConstMatView& w,
-              int32_t rows, size_t bytes, const Sample& s, const Limits& limits) const {
-    const double gbs = static_cast<double>(bytes) / s.seconds * 1e-9;
-    const double gops = 2.0 * rows * w.rows * static_cast<double>(w.cols) / s.seconds * 1e-9;
-    const bool quantized = dtype_info(w.dtype).quantized;
-    const bool bandwidth_bound = rows < 64;
-    const double peak = quantized ? limits.int8_gops : limits.fma_gflops;
-    const double fraction = bandwidth_bound ? gbs / s.dram_gbs : (peak > 0 ? gops / peak : 0.0);
-    if (options_.json) {
-      fmt::print(
-          "{{\"op\":\"matmul\",\"backend\":\"{}\",\"kernel\":\"{}\",\"format\":\"{}\",\"n\":{},"
-          "\"k\":{},\"rows\":{},\"threads\":{},\"seconds\":{:.9f},\"least\":{:.9f},\"most\":{:.9f},"
-          "\"bytes\":{},\"gbs\":{:.3f},\"gops\":{:.3f},\"limit\":\"{}\",\"fraction\":{:.4f},"
-          "\"limits\":{}}}\n",
-          backend.name(), kernel, dtype_info(w.dtype).name, w.rows, w.cols, rows, limits.threads,
-          s.seconds, s.least, s.most, bytes, gbs, gops,
-          bandwidth_bound ? "dram" : (quantized ? "int8" : "fma"), fraction, to_json(limits));
+  // At least five runs, and as many as fill the time asked for.
+  Timing measure(const KernelCase& c, int threads, Prepared& prepared, Stream& stream) const {
+    Timing t;
+    const double before = c.from_memory ? measure_dram_read_gbs(threads) : 0;
+    double total = 0;
+    while (t.samples.size() < 5 || (total < options_.seconds && t.samples.size() < 10'000)) {
+      const auto t0 = Clock::now();
+      prepared.run(stream);
+      t.samples.push_back(std::chrono::duration<double>(Clock::now() - t0).count());
+      total += t.samples.back();
+    }
+    if (c.from_memory) t.dram_gbs = (before + measure_dram_read_gbs(threads)) / 2;
+    return t;
+  }
+
+  void report(const Backend& backend, const KernelCase& c, const Limits& limits,
+              const Timing& t) const {
+    const double seconds = t.median();
+    const double gbs = c.bytes / seconds * 1e-9;
+    const double gops = (c.weight_ops + c.float_ops) / seconds * 1e-9;
+    const Bound bound = bound_of(c, limits, t.dram_gbs);
+    const std::string kernel(backend.kernel_name(c.key));
+    const std::string isa(backend.name().substr(backend.name().find(':') + 1));
+    if (!options_.json) {
+      fmt::print("{:<14} {:<34} {:<7} {:<30} {:>3} {:>11.1f} {:>8.2f} {:>8.1f} {:>8.3f} {}\n", c.op,
+                 c.shape, c.format, kernel, limits.threads, seconds * 1e6, gbs, gops,
+                 bound.seconds / seconds, bound.limit);
     } else {
-      fmt::print("{:<8} {:<28} {:>5}x{:<5} {:>5} {:>3} {:>11.1f} {:>8.2f} {:>9.1f} {:>7.1f} %\n",
-                 dtype_info(w.dtype).name, kernel, w.rows, w.cols, rows, limits.threads,
-                 s.seconds * 1e6, gbs, gops, fraction * 100);
+      std::vector<double> kept;  // evenly over the time, enough for an interval
+      for (size_t i = 0; i < t.samples.size(); i += std::max<size_t>(1, t.samples.size() / 25))
+        kept.push_back(t.samples[i]);
+      Limits with_dram = limits;
+      if (t.dram_gbs > 0) with_dram.dram_read_gbs = t.dram_gbs;
+      fmt::print(
+          "{{\"record\":\"kernel\",\"op\":\"{}\",\"shape\":\"{}\",\"format\":\"{}\",\"isa\":\"{}\","
+          "\"kernel\":\"{}\",\"threads\":{},\"rows\":{},\"seconds\":{:.9f},\"samples\":[{:.9f}],"
+          "\"runs\":{},\"bytes\":{:.0f},\"weight_ops\":{:.0f},\"float_ops\":{:.0f},\"gbs\":{:.3f},"
+          "\"gops\":{:.3f},\"limit\":\"{}\",\"fraction\":{:.4f},\"limits\":{}}}\n",
+          c.op, c.shape, c.format, isa, kernel, limits.threads, c.rows, seconds,
+          fmt::join(kept, ","), t.samples.size(), c.bytes, c.weight_ops, c.float_ops, gbs, gops,
+          bound.limit, bound.seconds / seconds, to_json(with_dram));
     }
     std::fflush(stdout);
   }
 
-  Options options_;
+  const Options& options_;
+  std::vector<std::unique_ptr<Backend>> backends_;
   std::vector<Limits> limits_;
+  int checked_ = 0;
 };
 
 }  // namespace
 }  // namespace dasan::bench
 
 int main(int argc, char** argv) {
-  dasan::bench::Options options;
+  using namespace dasan;
+  bench::Options options;
   CLI::App app{"Times the CPU kernels against this machine's limits"};
-  app.add_option("--threads", options.threads, "thread counts (default: 1,2)")->delimiter(',');
+  app.add_option("--threads", options.threads, "thread counts (default: 1 and all cores)")
+      ->delimiter(',');
   app.add_option("--isa", options.isas, "kernel tables (default: all this machine runs)")
       ->delimiter(',');
-  app.add_option("--format", options.formats, "weight formats (default: all)")->delimiter(',');
-  app.add_flag("--quick", options.quick, "one shape only");
+  app.add_option("--op", options.filter.ops, "operations (default: all)")->delimiter(',');
+  app.add_option("--format", options.filter.formats, "weight and KV formats (default: all)")
+      ->delimiter(',');
+  app.add_option("--shape", options.filter.models, "models whose shapes are run (default: all)")
+      ->delimiter(',');
+  app.add_option("--seconds", options.seconds, "per case")->capture_default_str();
+  app.add_flag("--quick", options.filter.quick, "one shape of each operation");
   app.add_flag("--json", options.json, "one JSON object per line");
+  app.add_flag("--check-only", options.check_only, "compare with the reference, time nothing");
   CLI11_PARSE(app, argc, argv);
   try {
-    dasan::bench::check_thread_counts(options.threads);
-    for (const std::string& format : options.formats) dasan::bench::check_format(format);
-    for (const std::string& isa : options.isas) dasan::kernels::choose_cpu_isa(isa);
-    dasan::bench::KernelBench(options).run();
+    if (options.threads.empty()) {
+      options.threads.push_back(1);
+      if (bench::usable_cores() > 1) options.threads.push_back(bench::usable_cores());
+    }
+    bench::check_thread_counts(options.threads);
+    bench::check_filter(options.filter);
+    for (const std::string& isa : options.isas) kernels::choose_cpu_isa(isa);
+    bench::KernelBench(options).run();
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_kernels: %s\n", error.what());

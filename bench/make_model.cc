@@ -1,10 +1,13 @@
 // Makes a model file with random weights in the shape of a real one, so that speed can be measured
-// without a download:  make_model SHAPE FORMAT OUT.gguf
+// without a download:  make_model SHAPE FORMAT OUT.gguf [--f32]
+//
+// With --f32 the file holds the same weights, dequantised: what the format's logits are judged by.
 //
 // Each weight matrix repeats a pool of blocks quantised from N(0, 0.02) in a random order: the
 // bytes, and so the speed, are those of a real model; the text is noise. A format is the mix that
 // quantisation tools make by that name: Q4_0 files keep the embedding in Q6_K, Q4_K_M files keep
 // half of the sensitive matrices in Q6_K.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -17,6 +20,7 @@
 #include "bench/gguf_writer.h"
 #include "kernels/core/dtype.h"
 #include "kernels/core/status.h"
+#include "kernels/quant/dequantize.h"
 #include "kernels/quant/quantize.h"
 
 namespace dasan::bench {
@@ -29,11 +33,13 @@ struct Shape {
   int32_t layers, d_model, heads, kv_heads, head_dim, d_ff, vocabulary, context;
   float rope_theta;
   bool qk_norm;
+  int32_t experts = 0, experts_used = 0;  // d_ff is an expert's then
 };
 // Sizes as published; see docs/benchmarking.md.
 constexpr Shape kShapes[] = {
     {"llama-1b", "llama", 16, 2048, 32, 8, 64, 8192, 128256, 131072, 5e5f, false},
     {"qwen3-0.6b", "qwen3", 28, 1024, 16, 8, 128, 3072, 151936, 40960, 1e6f, true},
+    {"qwen3-moe", "qwen3moe", 24, 1024, 8, 4, 128, 256, 151936, 40960, 1e6f, true, 64, 8},
     {"midm-mini", "llama", 48, 1792, 32, 8, 128, 4608, 131384, 32768, 1e7f, false},
     {"tiny", "llama", 2, 256, 4, 2, 64, 512, 512, 2048, 1e4f, false},
 };
@@ -124,12 +130,16 @@ class Pool {
  public:
   static constexpr int32_t kElements = 1 << 16;
 
-  explicit Pool(DType t) {
+  Pool(DType t, bool as_f32) {
     std::vector<float> values(kElements);
     Random random(static_cast<uint64_t>(t) + 1);
     for (float& v : values) v = 0.02f * random.normal();
     bytes_.resize(kernels::row_bytes(t, kElements));
     kernels::quantize_row(t, values.data(), bytes_.data(), kElements);
+    if (!as_f32) return;
+    kernels::dequantize_row(t, bytes_.data(), values.data(), kElements);
+    bytes_.resize(sizeof(float) * kElements);
+    std::memcpy(bytes_.data(), values.data(), bytes_.size());
   }
 
   void write(std::FILE* file, uint64_t n_elements, uint64_t seed) const {
@@ -171,7 +181,8 @@ std::vector<std::string> make_vocabulary(int32_t size) {
 
 class ModelMaker {
  public:
-  ModelMaker(const Shape& shape, const Format& format) : shape_(shape), format_(format) {}
+  ModelMaker(const Shape& shape, const Format& format, bool as_f32)
+      : shape_(shape), format_(format), as_f32_(as_f32) {}
 
   void save(const std::string& path) {
     metadata();
@@ -193,6 +204,11 @@ class ModelMaker {
     u32(".context_length", shape_.context);
     u32(".embedding_length", shape_.d_model);
     u32(".feed_forward_length", shape_.d_ff);
+    if (shape_.experts > 0) {
+      u32(".expert_count", shape_.experts);
+      u32(".expert_used_count", shape_.experts_used);
+      u32(".expert_feed_forward_length", shape_.d_ff);
+    }
     u32(".attention.head_count", shape_.heads);
     u32(".attention.head_count_kv", shape_.kv_heads);
     u32(".attention.key_length", shape_.head_dim);
@@ -232,19 +248,25 @@ class ModelMaker {
       vector(prefix + "attn_k_norm.weight", shape_.head_dim);
     }
     vector(prefix + "ffn_norm.weight", shape_.d_model);
-    matrix(prefix + "ffn_gate.weight", format_.linear, shape_.d_ff, shape_.d_model);
-    matrix(prefix + "ffn_up.weight", format_.linear, shape_.d_ff, shape_.d_model);
-    matrix(prefix + "ffn_down.weight", sensitive, shape_.d_model, shape_.d_ff);
+    const int32_t n = shape_.experts;
+    if (n > 0) matrix(prefix + "ffn_gate_inp.weight", DType::kF32, n, shape_.d_model);
+    const std::string suffix = n > 0 ? "_exps.weight" : ".weight";
+    matrix(prefix + "ffn_gate" + suffix, format_.linear, shape_.d_ff, shape_.d_model, n);
+    matrix(prefix + "ffn_up" + suffix, format_.linear, shape_.d_ff, shape_.d_model, n);
+    matrix(prefix + "ffn_down" + suffix, sensitive, shape_.d_model, shape_.d_ff, n);
   }
 
-  void matrix(const std::string& name, DType t, int32_t rows, int32_t cols) {
-    const uint64_t n = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols);
-    const Pool& pool = pools_.try_emplace(t, t).first->second;
+  // experts > 0: a stack of that many.
+  void matrix(const std::string& name, DType t, int32_t rows, int32_t cols, int32_t experts = 0) {
+    const uint64_t stack = static_cast<uint64_t>(std::max(experts, 1));
+    const uint64_t n = stack * static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols);
+    std::vector<uint64_t> dims{static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)};
+    if (experts > 0) dims.push_back(stack);
+    const Pool& pool = pools_.try_emplace(t, t, as_f32_).first->second;
+    const DType stored = as_f32_ ? DType::kF32 : t;
     const uint64_t seed = seed_++;
-    writer_.add_tensor({name,
-                        ggml_type(t),
-                        {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)},
-                        kernels::row_bytes(t, cols) * static_cast<uint64_t>(rows),
+    writer_.add_tensor({name, ggml_type(stored), dims,
+                        kernels::row_bytes(stored, cols) * static_cast<uint64_t>(rows) * stack,
                         [&pool, n, seed](std::FILE* f) { pool.write(f, n, seed); }});
   }
 
@@ -261,6 +283,7 @@ class ModelMaker {
 
   const Shape& shape_;
   const Format& format_;
+  const bool as_f32_;
   GgufWriter writer_;
   std::map<DType, Pool> pools_;
   uint64_t seed_ = 1;
@@ -283,12 +306,14 @@ auto& find_by_name(Table& table, std::string_view kind, std::string_view name) {
 
 int main(int argc, char** argv) {
   using namespace dasan::bench;
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: make_model SHAPE FORMAT OUT.gguf\n");
+  const bool as_f32 = argc == 5 && std::string_view(argv[4]) == "--f32";
+  if (argc != 4 && !as_f32) {
+    std::fprintf(stderr, "usage: make_model SHAPE FORMAT OUT.gguf [--f32]\n");
     return 2;
   }
   try {
-    ModelMaker(find_by_name(kShapes, "shape", argv[1]), find_by_name(kFormats, "format", argv[2]))
+    ModelMaker(find_by_name(kShapes, "shape", argv[1]), find_by_name(kFormats, "format", argv[2]),
+               as_f32)
         .save(argv[3]);
     return 0;
   } catch (const std::exception& error) {

@@ -43,10 +43,44 @@ if(TARGET dasan_kernels_avx512)
     fmt::fmt-header-only Threads::Threads)
   add_test(NAME kernels_avx512 COMMAND test_kernels_avx512)
 endif()
+
+# The CUDA backend, its host code and its kernels compiled for the host: tests/support/cuda_emulator
+# stands in for the toolkit's runtime header and for the header of PTX wrappers.
+set(emulator "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/cuda_emulator")
+set(emulated_sources ${dasan_cuda_host})
+foreach(kernel IN LISTS dasan_cuda_kernels)
+  get_filename_component(name "${kernel}" NAME_WE)
+  set(unit "${CMAKE_CURRENT_BINARY_DIR}/cuda_emulated/${name}.cc")
+  file(CONFIGURE OUTPUT "${unit}" CONTENT "#include \"kernels/cuda/${name}.cu\"\n")
+  list(APPEND emulated_sources "${unit}")
+endforeach()
+add_library(dasan_kernels_cuda_emulated OBJECT ${emulated_sources}
+  "${emulator}/block.cc" "${emulator}/cuda_runtime.cc")
+target_include_directories(dasan_kernels_cuda_emulated BEFORE PRIVATE "${emulator}")
+target_link_libraries(dasan_kernels_cuda_emulated PRIVATE dasan_options)
+# Device code mixes int and unsigned indices as CUDA C++ does.
+target_compile_options(dasan_kernels_cuda_emulated PRIVATE -Wno-conversion -Wno-unknown-pragmas)
+dasan_test(cuda LAYERS dasan_kernels_cuda_emulated ${kernel_layers})
+target_sources(test_cuda PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/tests/cuda/emulated_backend.cc")
+target_include_directories(test_cuda BEFORE PRIVATE "${emulator}")
+
+# The same suite on a real device; it passes with the word SKIPPED where there is none.
+if(dasan_cuda_on)
+  add_executable(test_cuda_device tests/cuda/device/main.cc tests/cuda/suite_test.cc)
+  target_link_libraries(test_cuda_device PRIVATE dasan_options doctest::doctest
+    fmt::fmt-header-only dasan_kernels_cuda ${kernel_layers} ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS}
+    Threads::Threads)
+  add_test(NAME cuda_device COMMAND test_cuda_device)
+  set_tests_properties(cuda_device PROPERTIES LABELS release-only)
+endif()
+
+dasan_test(cuda/models LAYERS dasan_kernels_cuda_emulated dasan_engine dasan_text ${kernel_layers}
+  LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
+
 dasan_test(text LAYERS dasan_text ${kernel_layers} LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 foreach(dir io engine models tokenizers)
-  dasan_test(${dir} LAYERS dasan_engine dasan_text ${kernel_layers}
-    LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
+  dasan_test(${dir} LAYERS dasan_engine dasan_text ${kernel_layers} dasan_kernels_cuda
+    LIBS ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS} simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 endforeach()
 dasan_test(api LIBS dasan simdjson::simdjson)
 
@@ -70,6 +104,8 @@ if(NOT DASAN_SANITIZE)
   set(support "${CMAKE_CURRENT_SOURCE_DIR}/tests/support")
   set(abi "${CMAKE_CURRENT_SOURCE_DIR}/tests/abi/check.sh")
   dasan_check(include_directions "${support}/check_includes.sh" "${CMAKE_CURRENT_SOURCE_DIR}")
+  dasan_check(checks_can_fail "${support}/checks_can_fail.sh" "${CMAKE_CURRENT_SOURCE_DIR}"
+    "${CMAKE_C_COMPILER}" "${CMAKE_CXX_COMPILER}")
   dasan_check(header_c99 "${abi}" header_c99 "${CMAKE_CURRENT_SOURCE_DIR}" "${CMAKE_C_COMPILER}")
   dasan_check(header_cxx "${abi}" header_cxx "${CMAKE_CURRENT_SOURCE_DIR}" "${CMAKE_CXX_COMPILER}")
   if(CMAKE_SIZEOF_VOID_P EQUAL 8)
@@ -85,6 +121,10 @@ if(NOT DASAN_SANITIZE)
   if(DASAN_BENCH AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     dasan_check(bench python3 "${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/bench_test.py"
       "${CMAKE_CURRENT_BINARY_DIR}")
+  endif()
+  if(TARGET example_complete)
+    dasan_check(readme "${support}/readme.sh" "${CMAKE_CURRENT_SOURCE_DIR}"
+      "$<TARGET_FILE:example_complete>")
   endif()
   if(DASAN_INSTALL)
     foreach(way cmake pkgconfig)

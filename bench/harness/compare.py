@@ -13,9 +13,12 @@ def key(record):
 
 
 def speeds(records):
-    """Larger is better: tokens or calls per second."""
-    return [r["tokens_per_second"] if r["record"] == "sample" else 1 / r["seconds"]
-            for r in records]
+    """Larger is better: tokens or calls per second, sample by sample."""
+    out = []
+    for r in records:
+        out += [r["tokens_per_second"]] if r["record"] == "sample" else \
+            [1 / s for s in r.get("samples", [r["seconds"]])]
+    return out
 
 
 def load(path):

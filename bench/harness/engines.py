@@ -9,11 +9,15 @@ from .results import BenchError
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PEERS = os.path.join(ROOT, "bench", "peers")
 
-# name: (worker script, module it needs, package that has it, extra arguments)
+# name: (worker script, module it needs, package that has it, extra arguments). Without a script: a
+# peer that cannot read the files, and why.
 PEER_TABLE = {
     "llama.cpp": ("llama_cpp_worker.py", "llama_cpp", "llama-cpp-python", []),
     "llama.cpp-nofa": ("llama_cpp_worker.py", "llama_cpp", "llama-cpp-python",
                        ["--no-flash-attention"]),
+    "openvino": ("openvino_worker.py", "openvino_genai", "openvino-genai", []),
+    "ctranslate2": (None, "ctranslate2", "it reads no GGUF file", []),
+    "transformers": ("transformers_worker.py", "torch", "torch and transformers", []),
 }
 NAMES = ["dasan", *PEER_TABLE]
 
@@ -35,11 +39,13 @@ def absence(name):
     """Why a peer cannot run here, or None."""
     if name == "dasan":
         return None
-    _, module, package, _ = PEER_TABLE[name]
+    script, module, package, _ = PEER_TABLE[name]
+    if script is None:
+        return package
     try:
         found = subprocess.run(
-            [peer_python(), "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"],
-            capture_output=True)
+            [peer_python(), "-c", "import importlib.util as u, sys; "
+             f"sys.exit(u.find_spec('{module}') is None)"], capture_output=True)
     except OSError as error:
         return f"{peer_python()}: {error.strerror}"
     if found.returncode != 0:

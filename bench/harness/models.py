@@ -14,8 +14,8 @@ class ModelFile:
         self.shape, self.format = shape, form
 
 
-def resolve(name, build, folder):
-    """A ModelFile, making the file when it is not there yet."""
+def resolve(name, build, folder, as_f32=False):
+    """A ModelFile, making the file when it is not there yet. as_f32: the same weights, dequantised."""
     if "/" in name or name.endswith(".gguf"):
         if not os.path.exists(name):
             raise BenchError(f"{name}: no such file")
@@ -25,14 +25,15 @@ def resolve(name, build, folder):
         raise BenchError(f"model '{name}', expected SHAPE:FORMAT or a path to a .gguf file")
     shape, form = name.split(":")
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, f"{shape}-{form}.gguf")
+    path = os.path.join(folder, f"{shape}-{form}{'-as-f32' if as_f32 else ''}.gguf")
     if not os.path.exists(path):
-        made = subprocess.run([os.path.join(build, "bench_make_model"), shape, form, path + ".part"],
-                              capture_output=True, text=True)
+        part = f"{path}.part{os.getpid()}"
+        made = subprocess.run([os.path.join(build, "bench_make_model"), shape, form, part,
+                               *(["--f32"] if as_f32 else [])], capture_output=True, text=True)
         if made.returncode != 0:
-            if os.path.exists(path + ".part"):
-                os.unlink(path + ".part")
+            if os.path.exists(part):
+                os.unlink(part)
             raise BenchError(made.stderr.strip().removeprefix("make_model: ") or
                              f"bench_make_model ended with status {made.returncode}")
-        os.rename(path + ".part", path)
+        os.rename(part, path)
     return ModelFile(name, path)

@@ -3,11 +3,12 @@ that what the machine does meanwhile meets all of them alike. Each sample carrie
 measured right before and right after it, and the share of the cores that other programs took.
 """
 import os
-import re
 import statistics
 import sys
+import time
 
 from . import engines, models
+from .cases import demand, parts
 from .engines import LimitsWorker, Worker, WorkerError
 from .results import BenchError
 
@@ -23,37 +24,14 @@ def busy_seconds():
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def parts(case):
-    """(kind, sequences, tokens, depth) of a case, as bench_case.cc reads it."""
-    match = re.fullmatch(r"(?:(prompt|generate):|(batch):([1-9]\d*)x)([1-9]\d*)(?:@(\d+))?", case)
-    if not match:
-        raise BenchError(f"case '{case}', expected prompt:N, generate:N or batch:SxN, each with an "
-                         "optional @DEPTH")
-    one, many, sequences, tokens, depth = match.groups()
-    return one or many, int(sequences or 1), int(tokens), int(depth or 0)
-
-
-def demand(case, about):
-    """What a case must move and compute: bytes, ops, and the limit it is held against.
-
-    Weights are read once per step, except that a mixture of experts reads the experts that its
-    tokens chose: for S tokens, E experts and k choices, E (1 - (1 - k/E)^S) distinct ones when
-    choices are even. KV is read up to the token's own position.
-    """
-    kind, sequences, tokens, depth = parts(case)
-    if kind == "prompt":
-        keys = tokens * depth + tokens * (tokens + 1) / 2
-        linear = about["linear_ops"] * tokens
-        return {"bytes": about["token_bytes"], "linear_ops": linear,
-                "ops": linear + about["head_ops"] + about["attention_ops"] * keys}
-    experts, used = about.get("experts", 0), about.get("experts_used", 0)
-    distinct = experts * (1 - (1 - used / experts) ** sequences) / used if experts else 1
-    step = about["token_bytes"] + about.get("expert_bytes", 0) * (distinct - 1)
-    kv = about["kv_bytes_per_token"] * sequences * (depth + (tokens + 1) / 2)
-    per_token = about["linear_ops"] + about["head_ops"] + \
-        about["attention_ops"] * (depth + (tokens + 1) / 2)
-    return {"bytes": (step + kv) * tokens, "linear_ops": about["linear_ops"] * sequences * tokens,
-            "ops": per_token * sequences * tokens}
+def wait_for_calm(patience):
+    """Until other programs leave the cores alone, or patience (seconds) ends. Engines are idle."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        busy, start = busy_seconds(), time.monotonic()
+        time.sleep(0.2)
+        if busy_seconds() - busy <= 0.02 + DISTURBED * (time.monotonic() - start):
+            return
 
 
 class Runner:
@@ -62,9 +40,6 @@ class Runner:
         self.writer = writer
         self.build = options.build
         self.cores = sorted(os.sched_getaffinity(0))
-        if not 1 <= options.threads <= len(self.cores):
-            raise BenchError(f"threads: {options.threads}, expected 1 to {len(self.cores)}, the "
-                             "cores this process may use")
         if options.rounds < 1:
             raise BenchError(f"rounds: {options.rounds}, expected at least 1")
         engines.check_names(options.engines)
@@ -146,7 +121,8 @@ class Runner:
     def sample(self, case, worker):
         """One undisturbed sample, or the least disturbed of a few."""
         best = None
-        for _ in range(TRIES):
+        for _ in range(TRIES if self.options.patience > 0 else 1):
+            wait_for_calm(self.options.patience)
             before = self.limits.ask("dram", self.options.threads)["dram_read_gbs"]
             busy, own = busy_seconds(), worker.cpu_seconds()
             reply = worker.ask(case)
@@ -184,6 +160,8 @@ class Runner:
         if parts(case)[0] == "prompt":
             if limits["int8_gops"] > 0:
                 record["fraction_int8"] = round(linear_gops / limits["int8_gops"], 4)
+            if limits["bf16_gflops"] > 0:
+                record["fraction_bf16"] = round(linear_gops / limits["bf16_gflops"], 4)
             record["fraction_fma"] = round(linear_gops / limits["fma_gflops"], 4)
         else:
             record["fraction_dram"] = round(gbs / dram, 4)

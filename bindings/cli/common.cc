@@ -10,7 +10,7 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
-#include <iterator>
+#include <vector>
 
 namespace dasan::cli {
 namespace {
@@ -59,17 +59,37 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--isa", options.isa,
                  "CPU kernels to use: avx512, avx2 or generic (default: the best)");
+  app.add_option("--device", options.device,
+                 "where to run: cpu, cuda, or cuda:N for the Nth CUDA device (default: cpu)");
   app.add_option("--set", options.overrides,
                  "replace a configuration value: KEY=JSON, for example "
                  "rope_scaling='{\"rope_type\":\"yarn\",\"factor\":4.0}'");
   app.add_flag("--quiet,-q", options.quiet, "no progress and no statistics on stderr");
 }
 
+namespace {
+
+int32_t device_kind(const std::string& name, int32_t& ordinal) {
+  ordinal = 0;
+  if (name == "cpu") return DASAN_DEVICE_CPU;
+  if (name == "cuda") return DASAN_DEVICE_CUDA;
+  const bool numbered = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9 &&
+                        name.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (!numbered)
+    throw Error(DASAN_E_INVALID_ARGUMENT,
+                fmt::format("--device {}: expected cpu, cuda or cuda:N", name));
+  ordinal = std::stoi(name.substr(5));
+  return DASAN_DEVICE_CUDA;
+}
+
+}  // namespace
+
 Model load_model(const ModelOptions& options, uint32_t flags) {
   dasan_model_params params = DASAN_MODEL_PARAMS_INIT;
   params.flags = flags;
   params.n_threads = options.threads;
   params.cpu_isa = options.isa.empty() ? nullptr : options.isa.c_str();
+  params.device_kind = device_kind(options.device, params.device_ordinal);
   std::vector<dasan_override> overrides;
   for (const std::string& entry : options.overrides) {
     const size_t equals = entry.find('=');
@@ -141,11 +161,23 @@ GenerateOptions generate_options(const SamplingOptions& options) {
 }
 
 std::string read_file(const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(DASAN_E_NOT_FOUND, fmt::format("{}: {}", path, std::strerror(errno)));
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw Error(DASAN_E_IO, fmt::format("{}: cannot be read", path));
+  constexpr size_t kMostBytes = size_t{1}
+                                << 30;  // an endless pipe must not take the machine's memory
+  std::ifstream file;
+  if (path != "-") {
+    file.open(path, std::ios::binary);
+    if (!file) throw Error(DASAN_E_NOT_FOUND, fmt::format("{}: {}", path, std::strerror(errno)));
+  }
+  std::istream& in = path == "-" ? std::cin : file;
+  std::string text;
+  std::vector<char> buffer(size_t{1} << 16);
+  while (in.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || in.gcount() > 0) {
+    text.append(buffer.data(), static_cast<size_t>(in.gcount()));
+    if (text.size() > kMostBytes)
+      throw Error(DASAN_E_CAPACITY, fmt::format("{}: more than {} bytes of text",
+                                                path == "-" ? "standard input" : path, kMostBytes));
+  }
+  if (in.bad()) throw Error(DASAN_E_IO, fmt::format("{}: cannot be read", path));
   return text;
 }
 

@@ -13,7 +13,7 @@ namespace dasan::cli {
 
 struct ModelOptions {
   std::string path;
-  std::string isa;
+  std::string isa, device = "cpu";
   uint32_t threads = 0;
   std::vector<std::string> overrides;  // KEY=JSON
   bool quiet = false;

@@ -37,7 +37,8 @@ void run(const Options& options) {
   const dasan_model_info info = model.info();
   const dasan_engine_params params = engine_params(options.engine, options.model);
   dasan_plan plan = DASAN_PLAN_INIT;
-  check(dasan_plan_memory(model.get(), &params, &plan));
+  const bool has_weights = info.n_layers > 0;  // else a vocabulary alone: nothing to run
+  if (has_weights) check(dasan_plan_memory(model.get(), &params, &plan));
   const std::vector<Listed> tensors = list_tensors(model);
   std::map<std::string, std::pair<size_t, uint64_t>> by_type;  // count, bytes
   for (const Listed& t : tensors) {
@@ -78,16 +79,21 @@ void run(const Options& options) {
   };
   line("name", info.name);
   line("architecture", info.architecture);
-  line("parameters", fmt::format("{:.2f} M", static_cast<double>(info.n_params) / 1e6));
-  line("file", fmt::format("{}, mostly {}", human_bytes(info.file_bytes), info.quantization));
-  line("layers", fmt::format("{}", info.n_layers));
-  line("shape", fmt::format("embedding {}, {} heads of {}, {} KV heads, vocabulary {}", info.n_embd,
-                            info.n_heads, info.head_dim, info.n_kv_heads, info.n_vocab));
-  line("context", fmt::format("{} tokens", info.n_ctx_train));
-  line("memory",
-       fmt::format("{} = weights {} + KV {} ({} tokens) + workspace {}",
-                   human_bytes(plan.total_bytes), human_bytes(plan.weight_bytes),
-                   human_bytes(plan.kv_bytes), plan.kv_tokens, human_bytes(plan.workspace_bytes)));
+  if (has_weights) {
+    line("parameters", fmt::format("{:.2f} M", static_cast<double>(info.n_params) / 1e6));
+    line("file", fmt::format("{}, mostly {}", human_bytes(info.file_bytes), info.quantization));
+    line("layers", fmt::format("{}", info.n_layers));
+    line("shape",
+         fmt::format("embedding {}, {} heads of {}, {} KV heads, vocabulary {}", info.n_embd,
+                     info.n_heads, info.head_dim, info.n_kv_heads, info.n_vocab));
+    line("context", fmt::format("{} tokens", info.n_ctx_train));
+    line("memory", fmt::format("{} = weights {} + KV {} ({} tokens) + workspace {}",
+                               human_bytes(plan.total_bytes), human_bytes(plan.weight_bytes),
+                               human_bytes(plan.kv_bytes), plan.kv_tokens,
+                               human_bytes(plan.workspace_bytes)));
+  } else {
+    line("vocabulary", fmt::format("{} tokens, and no weights", info.n_vocab));
+  }
   for (const auto& [dtype, count] : by_type)
     line(fmt::format("{} tensors", dtype),
          fmt::format("{}, {}", count.first, human_bytes(count.second)));

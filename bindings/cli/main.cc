@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <new>
+#include <string>
 
 #include "common.h"
 
@@ -29,6 +30,21 @@ int main(int argc, char** argv) {
     dasan::cli::add_tokenize(app);
     dasan::cli::add_template(app);
     dasan::cli::add_bench(app);
+    app.failure_message([](const CLI::App* where, const CLI::Error& error) {
+      return std::string("dasan: ") + error.what() + "\n" + where->get_name() +
+             " --help says more\n";
+    });
+    if (argc < 2) {
+      std::fputs(app.help().c_str(), stderr);
+      return 2;
+    }
+    const std::string command = argv[1];
+    if (!command.starts_with('-') &&
+        app.get_subcommands([&](const CLI::App* c) { return c->get_name() == command; }).empty()) {
+      std::fprintf(stderr, "dasan: there is no command '%s'\ndasan --help lists them\n",
+                   command.c_str());
+      return 2;
+    }
     try {
       app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

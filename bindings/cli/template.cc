@@ -17,6 +17,10 @@ struct Options {
 
 void run(const Options& options) {
   const std::string messages = read_file(options.messages);
+  if (messages.empty())
+    throw Error(DASAN_E_INVALID_ARGUMENT,
+                fmt::format("{} is empty, expected a JSON array of messages",
+                            options.messages == "-" ? "standard input" : options.messages));
   const std::string tools = options.tools.empty() ? "" : read_file(options.tools);
   const std::string source = options.file.empty() ? "" : read_file(options.file);
   const Model model = load_model(options.model, DASAN_MODEL_VOCAB_ONLY);

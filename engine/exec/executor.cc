@@ -16,7 +16,8 @@ using kernels::MatView;
 
 // The widest layer decides each buffer: layers may differ in heads and MLP width.
 struct Widths {
-  int64_t query = 0, kv = 0, d_ff = 0;
+  int64_t query = 0, kv = 0, d_ff = 0;  // d_ff: of plain MLPs
+  int32_t experts = 0, experts_used = 0, expert_d_ff = 0;
   int32_t heads = 0, head_dim = 0;
 };
 
@@ -25,7 +26,13 @@ Widths widest(const ModelSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
     w.query = std::max<int64_t>(w.query, int64_t{layer.n_heads} * layer.head_dim);
     w.kv = std::max<int64_t>(w.kv, int64_t{layer.n_kv_heads} * layer.head_dim);
-    w.d_ff = std::max<int64_t>(w.d_ff, layer.d_ff);
+    if (layer.n_experts == 0) {
+      w.d_ff = std::max<int64_t>(w.d_ff, layer.d_ff);
+    } else {
+      w.experts = std::max(w.experts, layer.n_experts);
+      w.experts_used = std::max(w.experts_used, layer.n_experts_used);
+      w.expert_d_ff = std::max(w.expert_d_ff, layer.d_ff);
+    }
     w.heads = std::max(w.heads, layer.n_heads);
     w.head_dim = std::max(w.head_dim, layer.head_dim);
   }
@@ -61,6 +68,9 @@ ArenaPlan plan_arena(const ModelSpec& spec, const ExecLimits& limits) {
   place(Slot::kMixed, attention, size(rows, w.query));
   const size_t mlp = place(Slot::kGate, at, size(rows, w.d_ff));
   place(Slot::kUp, mlp, size(rows, w.d_ff));
+  size_t router = place(Slot::kRouter, at, size(rows, w.experts));
+  router = place(Slot::kExperts, router, size(rows, w.experts_used));
+  place(Slot::kExpertWeights, router, size(rows, w.experts_used));
   const size_t head = place(Slot::kHidden, at, size(logit_rows, spec.d_model));
   place(Slot::kLogits, head, size(logit_rows, spec.n_vocab));
   return plan;
@@ -76,6 +86,9 @@ kernels::StreamLimits stream_limits(const ModelSpec& spec, const ExecLimits& lim
   s.max_heads = w.heads;
   s.max_head_dim = w.head_dim;
   s.max_context = limits.max_context;
+  s.max_experts = w.experts;
+  s.max_experts_per_row = w.experts_used;
+  s.max_expert_cols = w.expert_d_ff;
   return s;
 }
 
@@ -83,7 +96,7 @@ kernels::KvShape kv_shape(const LayerSpec& layer, const ExecLimits& limits) {
   return {limits.kv_dtype, layer.n_kv_heads, layer.head_dim};
 }
 
-const std::vector<float>& norm_weight(const ModelWeights& weights, const Step& step) {
+const FloatVector& norm_weight(const ModelWeights& weights, const Step& step) {
   if (step.norm == NormWeight::kOutput) return weights.output_norm;
   const LayerWeights& layer = weights.layers[static_cast<size_t>(step.layer)];
   switch (step.norm) {
@@ -99,6 +112,12 @@ const std::vector<float>& norm_weight(const ModelWeights& weights, const Step& s
       break;
   }
   return weights.output_norm;
+}
+
+// Where a device's logits and hidden states are read on the host.
+size_t host_output_bytes(const ModelSpec& spec, const ExecLimits& limits) {
+  return static_cast<size_t>(limits.max_logit_rows) *
+         (static_cast<size_t>(spec.n_vocab) + static_cast<size_t>(spec.d_model)) * sizeof(float);
 }
 
 }  // namespace
@@ -119,6 +138,12 @@ Executor::Executor(const ModelSpec& spec, const ModelWeights& weights, kernels::
   const ArenaPlan arena = plan_arena(spec_, limits_);
   arena_ = backend_.allocate(arena.floats * sizeof(float));
   arena_data_ = static_cast<float*>(arena_->data());
+  if (!backend_.is_host_memory()) {
+    host_outputs_ = backend_.allocate_host(host_output_bytes(spec_, limits_));
+    host_logits_ = static_cast<float*>(host_outputs_->data());
+    host_hidden_ = host_logits_ +
+                   static_cast<size_t>(limits_.max_logit_rows) * static_cast<size_t>(spec_.n_vocab);
+  }
   offsets_.assign(arena.offsets.begin(), arena.offsets.end());
   for (const LayerSpec& layer : spec_.layers) {
     const kernels::KvShape shape = kv_shape(layer, limits_);
@@ -140,6 +165,12 @@ float* Executor::buffer(Slot slot) const noexcept {
 
 MatView Executor::view(Slot slot, int32_t rows, int32_t cols) const noexcept {
   return kernels::f32_view(buffer(slot), rows, cols);
+}
+
+MatView Executor::experts(int32_t rows, int32_t per_row) const noexcept {
+  MatView ids = view(Slot::kExperts, rows, per_row);
+  ids.dtype = kernels::DType::kI32;
+  return ids;
 }
 
 // The angle is rounded to f32 before its sine, as the models' training code does.
@@ -172,7 +203,18 @@ void Executor::run(const Batch& batch) {
   const kernels::RaggedBatch ragged{batch.n_seqs(),   batch.n_rows(), batch.q_begin,
                                     batch.page_begin, batch.page_ids, batch.kv_len};
   backend_.plan(*plan_, ragged);
+  backend_.begin_step(*stream_, *plan_, static_cast<int32_t>(batch.logit_rows.size()));
   for (const Step& s : graph_) step(s, batch);
+  backend_.end_step(*stream_);
+  if (host_outputs_ != nullptr) {
+    const auto rows = static_cast<int32_t>(batch.logit_rows.size());
+    const auto fetch = [&](float* to, Slot slot, int32_t cols) {
+      const auto n = static_cast<size_t>(rows) * static_cast<size_t>(cols);
+      backend_.copy_to_host(*stream_, to, buffer(slot), n * sizeof(float));
+    };
+    fetch(host_logits_, Slot::kLogits, spec_.n_vocab);
+    fetch(host_hidden_, Slot::kHidden, spec_.d_model);
+  }
   backend_.synchronize(*stream_);
 }
 
@@ -244,8 +286,9 @@ void Executor::step(const Step& s, const Batch& batch) {
       }
       if (spec->rope_table >= 0) {
         const auto t = static_cast<size_t>(spec->rope_table);
-        args.cos = cos_[t].data();
-        args.sin = sin_[t].data();
+        const size_t n = static_cast<size_t>(rows) * spec_.rope_tables[t].inv_freq.size();
+        args.cos = std::span<const float>(cos_[t]).first(n);
+        args.sin = std::span<const float>(sin_[t]).first(n);
         args.rope_dim = spec_.rope_tables[t].rope_dim();
         args.interleaved = spec_.rope_tables[t].interleaved;
       }
@@ -291,6 +334,31 @@ void Executor::step(const Step& s, const Batch& batch) {
     case StepKind::kMlpOut:
       project(w->down, view(Slot::kGate, rows, spec->d_ff));
       break;
+    case StepKind::kRoute: {
+      MatmulOut out;
+      out.w = w->router.get();
+      out.y = view(Slot::kRouter, rows, spec->n_experts);
+      backend_.matmul(*stream_, {view(s.source, rows, d), {&out, 1}});
+      backend_.moe_route(*stream_, {out.y, spec->n_experts_used, spec->norm_topk,
+                                    s.to_stream ? spec_.residual_multiplier : 1.0f,
+                                    experts(rows, spec->n_experts_used),
+                                    view(Slot::kExpertWeights, rows, spec->n_experts_used)});
+      break;
+    }
+    case StepKind::kExperts: {
+      kernels::MoeMlpArgs args;
+      args.x = view(s.source, rows, d);
+      args.experts = experts(rows, spec->n_experts_used);
+      args.weights = view(Slot::kExpertWeights, rows, spec->n_experts_used);
+      args.gate = w->expert_gate.get();
+      args.up = w->expert_up.get();
+      args.down = w->expert_down.get();
+      args.act = spec->activation;
+      args.y = view(s.target, rows, d);
+      if (s.to_stream) args.residual = args.y;
+      backend_.moe_mlp(*stream_, args);
+      break;
+    }
     case StepKind::kGather:
       backend_.gather_rows(*stream_, {view(Slot::kStream, rows, d), batch.logit_rows,
                                       view(Slot::kHidden, logit_rows, d)});
@@ -309,7 +377,10 @@ void Executor::step(const Step& s, const Batch& batch) {
 
 std::span<const float> Executor::output_row(Slot slot, int32_t i, int32_t cols) const noexcept {
   const auto n = static_cast<size_t>(cols);
-  return {buffer(slot) + static_cast<size_t>(i) * n, n};
+  const float* rows = host_outputs_ == nullptr ? buffer(slot)
+                      : slot == Slot::kLogits  ? host_logits_
+                                               : host_hidden_;
+  return {rows + static_cast<size_t>(i) * n, n};
 }
 
 std::span<const float> Executor::logits(int32_t i) const noexcept {
@@ -357,6 +428,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, kernels::Backend& backend, const E
         backend.kv_page_bytes(kv_shape(layer, limits)) * static_cast<uint64_t>(limits.n_pages);
   plan.workspace_bytes = plan_arena(spec, limits).floats * sizeof(float) +
                          backend.stream_bytes(stream_limits(spec, limits));
+  if (!backend.is_host_memory()) plan.workspace_bytes += host_output_bytes(spec, limits);
   for (const RopeTable& table : spec.rope_tables)
     plan.workspace_bytes +=
         2 * sizeof(float) * table.inv_freq.size() * static_cast<uint64_t>(limits.max_rows);

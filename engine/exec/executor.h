@@ -39,6 +39,7 @@ class Executor final : public StepRunner {
  private:
   float* buffer(Slot slot) const noexcept;
   kernels::MatView view(Slot slot, int32_t rows, int32_t cols) const noexcept;
+  kernels::MatView experts(int32_t rows, int32_t per_row) const noexcept;  // ids
   std::span<const float> output_row(Slot slot, int32_t i, int32_t cols) const noexcept;
   void fill_rotations(const Batch& batch);
   void step(const Step& step, const Batch& batch);
@@ -51,12 +52,14 @@ class Executor final : public StepRunner {
   std::unique_ptr<kernels::Stream> stream_;
   std::unique_ptr<kernels::AttentionPlan> plan_;
   std::unique_ptr<kernels::Buffer> arena_;
-  float* arena_data_ = nullptr;                       // of arena_
-  std::vector<size_t> offsets_;                       // of each Slot in the arena, in floats
-  std::vector<std::unique_ptr<kernels::Buffer>> kv_;  // per layer: (n_pages, page bytes)
-  std::vector<kernels::KvPages> pages_;               // per layer
-  size_t page_bytes_ = 0;                             // of all layers together
-  std::vector<std::vector<float>> cos_, sin_;         // per rope table: (max_rows, rope_dim/2)
+  float* arena_data_ = nullptr;                            // of arena_
+  std::unique_ptr<kernels::Buffer> host_outputs_;          // null where the arena is host memory
+  float *host_logits_ = nullptr, *host_hidden_ = nullptr;  // of host_outputs_
+  std::vector<size_t> offsets_;                            // of each Slot in the arena, in floats
+  std::vector<std::unique_ptr<kernels::Buffer>> kv_;       // per layer: (n_pages, page bytes)
+  std::vector<kernels::KvPages> pages_;                    // per layer
+  size_t page_bytes_ = 0;                                  // of all layers together
+  std::vector<std::vector<float>> cos_, sin_;              // per rope table: (max_rows, rope_dim/2)
 };
 
 // What an Executor of these limits allocates, known before any weight is loaded.

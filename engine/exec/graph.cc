@@ -14,8 +14,8 @@ Graph build_graph(const ModelSpec& spec) {
       graph.push_back({StepKind::kNorm, i, Slot::kStream, Slot::kBranch, weight, false});
       return Slot::kBranch;
     };
-    const auto branch_output = [&](StepKind kind, NormWeight weight) {
-      graph.push_back({kind, i, Slot::kStream, norm_after ? Slot::kBranch : Slot::kStream,
+    const auto branch_output = [&](StepKind kind, NormWeight weight, Slot source = Slot::kStream) {
+      graph.push_back({kind, i, source, norm_after ? Slot::kBranch : Slot::kStream,
                        NormWeight::kOutput, !norm_after});
       if (norm_after)
         graph.push_back({StepKind::kNorm, i, Slot::kBranch, Slot::kStream, weight, true});
@@ -26,9 +26,15 @@ Graph build_graph(const ModelSpec& spec) {
     graph.push_back({StepKind::kAttention, i});
     branch_output(StepKind::kAttentionOut, NormWeight::kPostAttn);
     const Slot mlp_input = branch_input(NormWeight::kFfn);
-    graph.push_back({StepKind::kGateUp, i, mlp_input});
-    graph.push_back({StepKind::kGatedAct, i});
-    branch_output(StepKind::kMlpOut, NormWeight::kPostFfn);
+    if (spec.layers[static_cast<size_t>(i)].n_experts > 0) {
+      graph.push_back(
+          {StepKind::kRoute, i, mlp_input, Slot::kStream, NormWeight::kOutput, !norm_after});
+      branch_output(StepKind::kExperts, NormWeight::kPostFfn, mlp_input);
+    } else {
+      graph.push_back({StepKind::kGateUp, i, mlp_input});
+      graph.push_back({StepKind::kGatedAct, i});
+      branch_output(StepKind::kMlpOut, NormWeight::kPostFfn);
+    }
   }
   graph.push_back({StepKind::kGather});
   graph.push_back({StepKind::kNorm, -1, Slot::kHidden, Slot::kHidden, NormWeight::kOutput, false});

@@ -12,18 +12,21 @@ namespace dasan {
 // Activations of one batch. kBranch is the normed input of a branch, or its raw output before the
 // post norm; the attention group and the MLP group are never alive together.
 enum class Slot : uint8_t {
-  kStream,  // (rows, d_model): the residual stream
-  kBranch,  // (rows, d_model)
-  kQuery,   // (rows, n_heads * head_dim)
-  kKey,     // (rows, n_kv_heads * head_dim)
-  kValue,   // (rows, n_kv_heads * head_dim)
-  kMixed,   // (rows, n_heads * head_dim): attention output
-  kGate,    // (rows, d_ff)
-  kUp,      // (rows, d_ff)
-  kHidden,  // (logit rows, d_model): the normed rows that the head sees
-  kLogits,  // (logit rows, n_vocab)
+  kStream,         // (rows, d_model): the residual stream
+  kBranch,         // (rows, d_model)
+  kQuery,          // (rows, n_heads * head_dim)
+  kKey,            // (rows, n_kv_heads * head_dim)
+  kValue,          // (rows, n_kv_heads * head_dim)
+  kMixed,          // (rows, n_heads * head_dim): attention output
+  kGate,           // (rows, d_ff)
+  kUp,             // (rows, d_ff)
+  kRouter,         // (rows, n_experts)
+  kExperts,        // (rows, n_experts_used) i32
+  kExpertWeights,  // (rows, n_experts_used)
+  kHidden,         // (logit rows, d_model): the normed rows that the head sees
+  kLogits,         // (logit rows, n_vocab)
 };
-inline constexpr int32_t kSlotCount = 10;
+inline constexpr int32_t kSlotCount = 13;
 
 enum class StepKind : uint8_t {
   kEmbed,
@@ -35,6 +38,8 @@ enum class StepKind : uint8_t {
   kGateUp,        // `source` -> gate, up
   kGatedAct,      // gate, up -> gate
   kMlpOut,        // gate -> stream (added) or kBranch
+  kRoute,         // `source` -> router, experts and their weights
+  kExperts,       // `source`, experts -> stream (added) or kBranch
   kGather,        // wanted rows of the stream -> kHidden
   kHead,          // kHidden -> kLogits
 };

@@ -30,7 +30,11 @@ constexpr TensorNames kHfNames{"model.embed_tokens",
                                "input_layernorm",
                                "post_attention_layernorm",
                                "",
-                               ""};
+                               "",
+                               "mlp.gate",
+                               "mlp.experts.{}.gate_proj",
+                               "mlp.experts.{}.up_proj",
+                               "mlp.experts.{}.down_proj"};
 // The same words mean the norm after the branch.
 constexpr TensorNames kHfPostNames{"model.embed_tokens",
                                    "model.norm",
@@ -48,7 +52,11 @@ constexpr TensorNames kHfPostNames{"model.embed_tokens",
                                    "",
                                    "",
                                    "post_attention_layernorm",
-                                   "post_feedforward_layernorm"};
+                                   "post_feedforward_layernorm",
+                                   "",
+                                   "",
+                                   "",
+                                   ""};
 constexpr TensorNames kExaoneNames{"transformer.wte",
                                    "transformer.ln_f",
                                    "lm_head",
@@ -65,27 +73,36 @@ constexpr TensorNames kExaoneNames{"transformer.wte",
                                    "ln_1",
                                    "ln_2",
                                    "",
+                                   "",
+                                   "",
+                                   "",
+                                   "",
                                    ""};
-constexpr TensorNames kGgufNames{"token_embd",   "output_norm", "output",   "blk.{}.",
-                                 "attn_q",       "attn_k",      "attn_v",   "attn_output",
-                                 "ffn_gate",     "ffn_up",      "ffn_down", "attn_q_norm",
-                                 "attn_k_norm",  "attn_norm",   "ffn_norm", "post_attention_norm",
-                                 "post_ffw_norm"};
+constexpr TensorNames kGgufNames{
+    "token_embd",    "output_norm",  "output",        "blk.{}.",
+    "attn_q",        "attn_k",       "attn_v",        "attn_output",
+    "ffn_gate",      "ffn_up",       "ffn_down",      "attn_q_norm",
+    "attn_k_norm",   "attn_norm",    "ffn_norm",      "post_attention_norm",
+    "post_ffw_norm", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps",
+    "ffn_down_exps"};
 
 constexpr Family kFamilies[] = {
-    // name, hf model_type, gguf arch, residual, qk norm, gguf interleaved, nope, window, names
-    {"llama", "llama", "llama", ResidualKind::kPre, false, true, false, WindowRule::kNever,
+    // name, hf model_type, gguf arch, residual, qk norm, gguf interleaved, nope, window, experts,
+    // names
+    {"llama", "llama", "llama", ResidualKind::kPre, false, true, false, WindowRule::kNever, false,
      &kHfNames, &kGgufNames},
-    {"mistral", "mistral", "", ResidualKind::kPre, false, true, false, WindowRule::kGiven,
+    {"mistral", "mistral", "", ResidualKind::kPre, false, true, false, WindowRule::kGiven, false,
      &kHfNames, &kGgufNames},
     {"qwen2", "qwen2", "qwen2", ResidualKind::kPre, false, false, false, WindowRule::kFlagged,
+     false, &kHfNames, &kGgufNames},
+    {"qwen3", "qwen3", "qwen3", ResidualKind::kPre, true, false, false, WindowRule::kFlagged, false,
      &kHfNames, &kGgufNames},
-    {"qwen3", "qwen3", "qwen3", ResidualKind::kPre, true, false, false, WindowRule::kFlagged,
-     &kHfNames, &kGgufNames},
+    {"qwen3_moe", "qwen3_moe", "qwen3moe", ResidualKind::kPre, true, false, false,
+     WindowRule::kFlaggedEverywhere, true, &kHfNames, &kGgufNames},
     {"exaone", "exaone", "exaone", ResidualKind::kPre, false, false, false, WindowRule::kNever,
-     &kExaoneNames, &kGgufNames},
+     false, &kExaoneNames, &kGgufNames},
     {"exaone4", "exaone4,exaone4_5_text,exaone4_5", "exaone4", ResidualKind::kPost, true, false,
-     true, WindowRule::kGiven, &kHfPostNames, &kGgufNames},
+     true, WindowRule::kGiven, false, &kHfPostNames, &kGgufNames},
 };
 
 bool in_list(std::string_view list, std::string_view item) {
@@ -136,7 +153,7 @@ class Fields {
 };
 
 // Everything that would change the maths and has no field here.
-void refuse_unknown_maths(const Config& c, FileKind kind) {
+void refuse_unknown_maths(const Family& family, const Config& c, FileKind kind) {
   if (kind == FileKind::kHuggingFace) {
     if (c.has("quantization_config"))
       unsupported(
@@ -149,12 +166,19 @@ void refuse_unknown_maths(const Config& c, FileKind kind) {
     for (const std::string_view key :
          {"attn_logit_softcapping", "final_logit_softcapping", "attention_multiplier",
           "query_pre_attn_scalar", "num_local_experts", "num_experts", "n_routed_experts",
-          "kv_lora_rank", "llama_4_scaling_beta", "hidden_size_per_layer_input",
-          "num_kv_shared_layers"})
+          "n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size",
+          "first_k_dense_replace", "kv_lora_rank", "llama_4_scaling_beta",
+          "hidden_size_per_layer_input", "num_kv_shared_layers"}) {
+      if (family.experts && (key == "num_experts" || key == "num_local_experts")) continue;
       if (const auto v = c.number(key); v && *v != 0)
         unsupported(c, key, fmt::format("{}", *v), "absent in this family");
+    }
+    for (const std::string_view key : {"scoring_func", "moe_router_activation_func"})
+      if (const auto score = c.text(key); score && *score != "softmax")
+        unsupported(c, key, *score, "softmax");
     for (const std::string_view key :
-         {"residual_multiplier", "embedding_multiplier", "logits_scaling"})
+         {"residual_multiplier", "embedding_multiplier", "logits_scaling", "routed_scaling_factor",
+          "n_group", "moe_layer_freq"})
       if (const auto v = c.number(key); v && *v != 1)
         unsupported(c, key, fmt::format("{}", *v), "1 or absent in this family");
     for (const std::string_view key : {"use_post_norm", "attn_output_gate"})
@@ -163,11 +187,18 @@ void refuse_unknown_maths(const Config& c, FileKind kind) {
     return;
   }
   for (const std::string_view key :
-       {"expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.scale",
-        "attention.kv_lora_rank", "attention.temperature_scale"})
+       {"expert_count", "expert_shared_count", "expert_shared_feed_forward_length",
+        "attn_logit_softcapping", "final_logit_softcapping", "attention.scale",
+        "attention.kv_lora_rank", "attention.temperature_scale"}) {
+    if (family.experts && key == "expert_count") continue;
     if (const auto v = c.number(key); v && *v != 0)
       unsupported(c, key, fmt::format("{}", *v), "absent in this family");
-  for (const std::string_view key : {"residual_scale", "embedding_scale", "logit_scale"})
+  }
+  if (const auto score = c.number("expert_gating_func"); score && *score != 0 && *score != 1)
+    unsupported(c, "expert_gating_func", fmt::format("{}", *score), "1 (softmax)");
+  for (const std::string_view key :
+       {"residual_scale", "embedding_scale", "logit_scale", "expert_weights_scale",
+        "expert_group_count", "expert_group_used_count"})
     if (const auto v = c.number(key); v && *v != 1 && *v != 0)
       unsupported(c, key, fmt::format("{}", *v), "1 or absent in this family");
   if (!c.flag("attention.causal").value_or(true))
@@ -284,6 +315,8 @@ std::vector<bool> local_layers(const Family& family, FileKind kind, const Config
                                int32_t n_layers) {
   const auto n = static_cast<size_t>(n_layers);
   std::vector<bool> local(n, true);
+  if (kind == FileKind::kHuggingFace && family.window == WindowRule::kFlaggedEverywhere)
+    return local;
   if (kind == FileKind::kGguf) {
     if (const auto pattern = c.numbers("attention.sliding_window_pattern")) {
       if (pattern->size() == 1) {
@@ -331,6 +364,56 @@ std::vector<bool> local_layers(const Family& family, FileKind kind, const Config
   return local;
 }
 
+// The experts of a layer as the files of this family describe them. Hugging Face configurations say
+// which layers have them, GGUF files show it by the router's presence.
+class Experts {
+ public:
+  Experts(const Family& family, FileKind kind, const Config& config, const Fields& fields,
+          const TensorSource& tensors)
+      : names_(tensor_names(family, kind)), tensors_(tensors), hf_(kind == FileKind::kHuggingFace) {
+    if (!family.experts) return;
+    count_ = fields.count({"num_experts", "num_local_experts"}, "expert_count");
+    used_ = fields.count({"num_experts_per_tok"}, "expert_used_count");
+    d_ff_ = fields.count({"moe_intermediate_size"}, "expert_feed_forward_length");
+    const int32_t most = std::min(count_, kernels::kMaxExpertsPerRow);
+    if (used_ > most)
+      unsupported(config, "the number of experts per token", fmt::format("{}", used_),
+                  fmt::format("at most {}", most));
+    if (count_ > 65536)
+      unsupported(config, "the number of experts", fmt::format("{}", count_), "at most 65536");
+    // Converters to GGUF leave it out where it is true, and llama.cpp takes it for true.
+    norm_ = hf_ ? config.flag("norm_topk_prob").value_or(false)
+                : config.flag("expert_weights_norm").value_or(true);
+    if (!hf_) return;
+    step_ = fields.count({"decoder_sparse_step"}, "", 1);
+    dense_ = config.numbers("mlp_only_layers").value_or(std::vector<double>{});
+  }
+
+  int32_t d_ff() const { return d_ff_; }
+
+  void describe(int32_t layer, LayerSpec& spec) const {
+    if (count_ == 0 || !has_experts(layer)) return;
+    spec.n_experts = count_;
+    spec.n_experts_used = used_;
+    spec.norm_topk = norm_;
+    spec.d_ff = d_ff_;
+  }
+
+ private:
+  bool has_experts(int32_t layer) const {
+    if (!hf_) return tensors_.has(layer_tensor(names_, layer, names_.router, ".weight"));
+    return (layer + 1) % step_ == 0 &&
+           std::find(dense_.begin(), dense_.end(), layer) == dense_.end();
+  }
+
+  const TensorNames& names_;
+  const TensorSource& tensors_;
+  const bool hf_;
+  int32_t count_ = 0, used_ = 0, d_ff_ = 0, step_ = 1;
+  bool norm_ = false;
+  std::vector<double> dense_;  // mlp_only_layers
+};
+
 }  // namespace
 
 const Family& find_family(FileKind kind, std::string_view architecture) {
@@ -355,9 +438,14 @@ std::string layer_tensor(const TensorNames& names, int32_t layer, std::string_vi
   return fmt::format(fmt::runtime(names.layer), layer) + std::string(role) + std::string(suffix);
 }
 
+std::string expert_tensor(const TensorNames& names, int32_t layer, std::string_view role,
+                          int32_t expert) {
+  return layer_tensor(names, layer, fmt::format(fmt::runtime(role), expert), ".weight");
+}
+
 ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config,
                        const TensorSource& tensors) {
-  refuse_unknown_maths(config, kind);
+  refuse_unknown_maths(family, config, kind);
   const Fields fields(config, kind);
   const TensorNames& names = tensor_names(family, kind);
   ModelSpec spec;
@@ -376,7 +464,10 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
                    .number({"rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps"},
                            "attention.layer_norm_rms_epsilon")
                    .value_or(1e-5)));
-  const int32_t d_ff = fields.count({"intermediate_size"}, "feed_forward_length");
+  const Experts experts(family, kind, config, fields, tensors);
+  const int32_t d_ff =
+      fields.count({"intermediate_size"}, "feed_forward_length",
+                   family.experts ? std::optional<int32_t>(experts.d_ff()) : std::nullopt);
   const int32_t n_heads = fields.count({"num_attention_heads"}, "attention.head_count");
   const int32_t n_kv = fields.count({"num_key_value_heads"}, "attention.head_count_kv", n_heads);
   const int32_t head_dim =
@@ -423,8 +514,8 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
     unsupported(config, "sliding_window", fmt::format("{}", given_window), "a count of tokens");
   int32_t window = static_cast<int32_t>(given_window);
   if (kind == FileKind::kHuggingFace &&
-      (family.window == WindowRule::kNever || (family.window == WindowRule::kFlagged &&
-                                               !config.flag("use_sliding_window").value_or(false))))
+      (family.window == WindowRule::kNever ||
+       (family.window != WindowRule::kGiven && !config.flag("use_sliding_window").value_or(false))))
     window = 0;
   const std::vector<bool> local = local_layers(family, kind, config, spec.n_layers);
   // Whether layer i has the biases of these roles: all of them or none.
@@ -461,7 +552,9 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
     layer.qk_norm = family.qk_norm;
     layer.qkv_bias = probe(i, {names.q, names.k, names.v}, says_attention);
     layer.o_bias = probe(i, {names.o}, false);
-    layer.mlp_bias = probe(i, {names.gate, names.up, names.down}, says_mlp);
+    experts.describe(i, layer);
+    if (layer.n_experts == 0)
+      layer.mlp_bias = probe(i, {names.gate, names.up, names.down}, says_mlp);
     spec.layers.push_back(layer);
   }
   config.check_overrides_used();

@@ -13,14 +13,19 @@
 namespace dasan {
 
 // Where a family keeps its tensors; {} is the layer. Suffixes ".weight" and ".bias" are added.
+// Names of experts hold a {} for the expert, or name one tensor of all of them, (n_experts, rows,
+// cols).
 struct TensorNames {
   std::string_view embedding, output_norm, head, layer;
   std::string_view q, k, v, o, gate, up, down, q_norm, k_norm;
   std::string_view attn_norm, ffn_norm, post_attn_norm, post_ffn_norm;
+  std::string_view router, expert_gate, expert_up, expert_down;
 };
 
 // When the `sliding_window` of a Hugging Face configuration counts. In GGUF files it always does.
-enum class WindowRule : uint8_t { kNever, kGiven, kFlagged };  // kFlagged: with use_sliding_window
+// kFlagged: with use_sliding_window; kFlaggedEverywhere: then on every layer, whatever
+// max_window_layers and layer_types say.
+enum class WindowRule : uint8_t { kNever, kGiven, kFlagged, kFlaggedEverywhere };
 
 struct Family {
   std::string_view name;       // for messages
@@ -31,6 +36,7 @@ struct Family {
   bool gguf_interleaved;  // rotation pairs in GGUF files; Hugging Face files use halves
   bool nope_on_global;    // global layers do not rotate when there is a window
   WindowRule window;
+  bool experts;  // a mixture in the layers that the configuration or the tensors say
   const TensorNames* hf_names;
   const TensorNames* gguf_names;
 };
@@ -48,5 +54,8 @@ ModelSpec resolve_spec(const Family& family, FileKind kind, const Config& config
 const TensorNames& tensor_names(const Family& family, FileKind kind);
 std::string layer_tensor(const TensorNames& names, int32_t layer, std::string_view role,
                          std::string_view suffix);
+// Of one expert, or of all where the role holds no {}.
+std::string expert_tensor(const TensorNames& names, int32_t layer, std::string_view role,
+                          int32_t expert);
 
 }  // namespace dasan

@@ -77,12 +77,13 @@ std::string template_of(const std::string& tokenizer_config) {
   return first;
 }
 
-std::vector<std::string> find_weights(const std::string& path) {
+std::vector<std::string> find_weights(const std::string& path, bool vocab_only) {
   std::error_code ignored;
   const std::string index = path + "/model.safetensors.index.json";
   if (fs::exists(index, ignored))
     return parse_safetensors_index(read_text_file(index, kMaxConfigBytes), index);
   if (fs::exists(path + "/model.safetensors", ignored)) return {"model.safetensors"};
+  if (vocab_only) return {};
   for (const char* pickle :
        {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"})
     if (fs::exists(path + "/" + pickle, ignored))
@@ -95,17 +96,17 @@ std::vector<std::string> find_weights(const std::string& path) {
 
 }  // namespace
 
-HfFolder read_hf_folder(const std::string& path) {
-  std::error_code ignored;
-  if (!fs::exists(path + "/config.json", ignored))
-    throw Error(Status::kNotFound, path + ": the folder holds no config.json");
+HfFolder read_hf_folder(const std::string& path, bool vocab_only) {
   HfFolder folder;
-  folder.config = read_text_file(path + "/config.json", kMaxConfigBytes);
+  folder.config = read_optional(path + "/config.json", kMaxConfigBytes);
   folder.tokenizer = read_optional(path + "/tokenizer.json", kMaxTokenizerBytes);
   folder.tokenizer_config = read_optional(path + "/tokenizer_config.json", kMaxTokenizerBytes);
   folder.chat_template = read_optional(path + "/chat_template.jinja", kMaxConfigBytes);
   if (folder.chat_template.empty()) folder.chat_template = template_of(folder.tokenizer_config);
-  folder.weight_files = find_weights(path);
+  const bool has_text = !folder.tokenizer.empty() || !folder.chat_template.empty();
+  if (folder.config.empty() && !(vocab_only && has_text))
+    throw Error(Status::kNotFound, path + ": the folder holds no config.json");
+  folder.weight_files = find_weights(path, vocab_only);
 
   simdjson::dom::parser parser;
   simdjson::dom::element root;

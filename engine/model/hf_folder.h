@@ -11,7 +11,7 @@
 namespace dasan {
 
 struct HfFolder {
-  std::string config;                       // config.json
+  std::string config;                       // config.json; empty: absent
   std::string tokenizer, tokenizer_config;  // their files' text; empty: absent
   std::string chat_template;                // chat_template.jinja, else of tokenizer_config.json
   std::vector<std::string> weight_files;    // safetensors, relative
@@ -21,7 +21,8 @@ struct HfFolder {
 };
 
 // Error(kNotFound) naming what is missing, Error(kUnsupported) for checkpoints that would execute
-// code to load (pickles).
-HfFolder read_hf_folder(const std::string& path);
+// code to load (pickles). With `vocab_only` the weights may be missing, and config.json too where
+// there is a tokenizer.json or a chat template.
+HfFolder read_hf_folder(const std::string& path, bool vocab_only);
 
 }  // namespace dasan

@@ -52,7 +52,18 @@ class ModelLoader {
     } else {
       open_gguf();
     }
-    resolve();
+    if (options_.cuda_device >= 0) {
+      model_->backend_ = kernels::make_cuda_backend(options_.cuda_device);
+    } else {
+      model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
+    }
+    if (options_.vocab_only && tensors_.all().empty()) {
+      describe_vocabulary();
+    } else {
+      resolve();
+    }
+    name_model();
+    parse_chat_template();
     if (!options_.vocab_only) load_weights();
     return model_;
   }
@@ -131,11 +142,15 @@ class ModelLoader {
 
   void open_folder() {
     kind_ = FileKind::kHuggingFace;
-    const HfFolder folder = read_hf_folder(path_);
-    config_ = make_hf_config(folder.config, path_ + "/config.json", options_.overrides);
-    const auto type = config_->text("model_type");
-    if (!type) throw Error(Status::kFormat, path_ + "/config.json: 'model_type' is absent");
-    architecture_ = *type;
+    const HfFolder folder = read_hf_folder(path_, options_.vocab_only);
+    if (!folder.config.empty()) {
+      config_ = make_hf_config(folder.config, path_ + "/config.json", options_.overrides);
+      const auto type = config_->text("model_type");
+      if (!type) throw Error(Status::kFormat, path_ + "/config.json: 'model_type' is absent");
+      architecture_ = *type;
+    } else if (!folder.weight_files.empty()) {
+      throw Error(Status::kNotFound, path_ + ": the folder holds no config.json");
+    }
     for (const std::string& name : folder.weight_files) {
       const MappedFile& file = map(path_ + "/" + name);
       for (SafeTensor& t : parse_safetensors(file.bytes(), path_ + "/" + name))
@@ -172,15 +187,33 @@ class ModelLoader {
     }
   }
 
+  // A vocabulary alone: there is nothing to run, so any architecture will do.
+  void describe_vocabulary() {
+    ModelSpec& spec = model_->spec_;
+    spec.architecture = architecture_;
+    if (model_->tokenizer_) spec.n_vocab = model_->tokenizer_->vocab_size();
+    if (config_) config_->check_overrides_used();
+  }
+
+  void name_model() {
+    if (!model_->spec_.name.empty()) return;
+    const fs::path p(path_);
+    model_->spec_.name =
+        p.has_filename() ? p.filename().string() : p.parent_path().filename().string();
+  }
+
+  void parse_chat_template() {
+    if (model_->chat_template_source_.empty()) return;
+    try {
+      model_->chat_template_ = ChatTemplate::parse(model_->chat_template_source_);
+    } catch (const Error& error) {
+      model_->chat_template_error_ = error.message();
+    }
+  }
+
   void resolve() {
-    model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
     family_ = &find_family(kind_, architecture_);
     model_->spec_ = resolve_spec(*family_, kind_, *config_, tensors_);
-    if (model_->spec_.name.empty()) {
-      fs::path p(path_);
-      model_->spec_.name =
-          p.has_filename() ? p.filename().string() : p.parent_path().filename().string();
-    }
     for (const SourceTensor& t : tensors_.all()) {
       model_->tensors_.push_back({t.name, t.type_name, t.shape, t.data.size()});
       uint64_t n = 1;
@@ -194,15 +227,12 @@ class ModelLoader {
     }
     for (const RopeTable& r : model_->spec_.rope_tables)
       fingerprint_ = hash_bytes(r.inv_freq.data(), r.inv_freq.size() * sizeof(float), fingerprint_);
+    for (const LayerSpec& l : model_->spec_.layers) {
+      const int32_t experts[] = {l.n_experts, l.n_experts_used, l.norm_topk ? 1 : 0};
+      if (l.n_experts > 0) fingerprint_ = hash_bytes(experts, sizeof experts, fingerprint_);
+    }
     model_->fingerprint_ = fingerprint_;
     plan_weights();
-    if (!model_->chat_template_source_.empty()) {
-      try {
-        model_->chat_template_ = ChatTemplate::parse(model_->chat_template_source_);
-      } catch (const Error& error) {
-        model_->chat_template_error_ = error.message();
-      }
-    }
   }
 
   // What load_weights() will hold, from the shapes alone.
@@ -210,10 +240,13 @@ class ModelLoader {
     const TensorNames& names = tensor_names(*family_, kind_);
     const std::string embedding = std::string(names.embedding) + ".weight";
     for (const SourceTensor& t : tensors_.all()) {
-      if (t.shape.size() != 2 || !t.dtype || *t.dtype == DType::kI32) continue;
+      if (t.shape.size() < 2 || t.shape.size() > 3 || !t.dtype || *t.dtype == DType::kI32) continue;
       const auto packed = [&] {
-        return model_->backend_->packed_bytes(*t.dtype, static_cast<int32_t>(t.shape[0]),
-                                              static_cast<int32_t>(t.shape[1]));
+        const size_t n = t.shape.size();
+        const uint64_t matrices = n == 3 ? static_cast<uint64_t>(t.shape[0]) : 1;
+        return matrices * model_->backend_->packed_bytes(*t.dtype,
+                                                         static_cast<int32_t>(t.shape[n - 2]),
+                                                         static_cast<int32_t>(t.shape[n - 1]));
       };
       if (t.name == embedding) {
         model_->weight_bytes_ += t.data.size();
@@ -238,11 +271,11 @@ class ModelLoader {
     return *t;
   }
 
-  std::vector<float> vector(const std::string& name, int64_t n) {
+  FloatVector vector(const std::string& name, int64_t n) {
     const SourceTensor& t = need(name, {n});
     std::vector<float> out(static_cast<size_t>(n));
     kernels::dequantize_row(*t.dtype, t.data.data(), out.data(), n);
-    return out;
+    return {*model_->backend_, out};
   }
 
   static ConstMatView view_of(const SourceTensor& t) {
@@ -250,18 +283,53 @@ class ModelLoader {
             static_cast<int32_t>(t.shape[1]), kernels::row_bytes(*t.dtype, t.shape[1])};
   }
 
+  // One weight: a matrix, or the matrices of all experts in one tensor or in one each.
   struct Job {
-    const SourceTensor* tensor;
+    std::vector<const SourceTensor*> tensors;
     PackedPtr* target;
-    bool keep_mapped;  // the embedding is read in place
+    size_t size_bytes() const {
+      size_t sum = 0;
+      for (const SourceTensor* t : tensors) sum += t->data.size();
+      return sum;
+    }
+    std::vector<ConstMatView> views() const {
+      std::vector<ConstMatView> all;
+      for (const SourceTensor* t : tensors) {
+        const size_t n = t->shape.size();
+        const int64_t matrices = n == 3 ? t->shape[0] : 1, rows = t->shape[n - 2];
+        const size_t row = kernels::row_bytes(*t->dtype, t->shape[n - 1]);
+        for (int64_t m = 0; m < matrices; m++)
+          all.push_back({t->data.data() + static_cast<size_t>(m * rows) * row, *t->dtype,
+                         static_cast<int32_t>(rows), static_cast<int32_t>(t->shape[n - 1]), row});
+      }
+      return all;
+    }
   };
 
   void linear(Linear& out, std::string_view role, int32_t layer, int64_t n_out, int64_t n_in) {
     const TensorNames& names = tensor_names(*family_, kind_);
-    jobs_.push_back(
-        {&need(layer_tensor(names, layer, role, ".weight"), {n_out, n_in}), &out.w, false});
+    jobs_.push_back({{&need(layer_tensor(names, layer, role, ".weight"), {n_out, n_in})}, &out.w});
     const std::string bias = layer_tensor(names, layer, role, ".bias");
     if (tensors_.has(bias)) out.bias = vector(bias, n_out);
+  }
+
+  void experts(PackedPtr& out, std::string_view role, int32_t layer, int64_t n_experts,
+               int64_t n_out, int64_t n_in) {
+    const TensorNames& names = tensor_names(*family_, kind_);
+    Job job{{}, &out};
+    if (role.find("{}") == role.npos) {
+      job.tensors.push_back(&need(expert_tensor(names, layer, role, 0), {n_experts, n_out, n_in}));
+    } else {
+      for (int32_t e = 0; e < n_experts; e++) {
+        job.tensors.push_back(&need(expert_tensor(names, layer, role, e), {n_out, n_in}));
+        const SourceTensor &first = *job.tensors.front(), &last = *job.tensors.back();
+        if (*last.dtype != *first.dtype)
+          throw Error(Status::kUnsupported,
+                      fmt::format("{}: type {}, expected {} as {}", last.name, last.type_name,
+                                  first.type_name, first.name));
+      }
+    }
+    jobs_.push_back(std::move(job));
   }
 
   void collect_layer(int32_t i) {
@@ -275,9 +343,17 @@ class ModelLoader {
     linear(w.k, names.k, i, kv, d);
     linear(w.v, names.v, i, kv, d);
     linear(w.o, names.o, i, d, q);
-    linear(w.gate, names.gate, i, l.d_ff, d);
-    linear(w.up, names.up, i, l.d_ff, d);
-    linear(w.down, names.down, i, d, l.d_ff);
+    if (l.n_experts > 0) {
+      jobs_.push_back(
+          {{&need(layer_tensor(names, i, names.router, ".weight"), {l.n_experts, d})}, &w.router});
+      experts(w.expert_gate, names.expert_gate, i, l.n_experts, l.d_ff, d);
+      experts(w.expert_up, names.expert_up, i, l.n_experts, l.d_ff, d);
+      experts(w.expert_down, names.expert_down, i, l.n_experts, d, l.d_ff);
+    } else {
+      linear(w.gate, names.gate, i, l.d_ff, d);
+      linear(w.up, names.up, i, l.d_ff, d);
+      linear(w.down, names.down, i, d, l.d_ff);
+    }
     const auto norm = [&](std::string_view role, int64_t n) {
       return vector(layer_tensor(names, i, role, ".weight"), n);
     };
@@ -305,7 +381,7 @@ class ModelLoader {
     const SourceTensor& head = spec.tied_embeddings ? table
                                                     : need(std::string(names.head) + ".weight",
                                                            {spec.n_vocab, spec.d_model});
-    jobs_.push_back({&head, &w.head, spec.tied_embeddings});
+    jobs_.push_back({{&head}, &w.head});
     w.output_norm = vector(std::string(names.output_norm) + ".weight", spec.d_model);
     w.layers.resize(static_cast<size_t>(spec.n_layers));
     for (int32_t i = 0; i < spec.n_layers; i++) collect_layer(i);
@@ -316,11 +392,10 @@ class ModelLoader {
 
   // Each thread takes the next largest tensor; the caller's thread also reports progress.
   void pack_all() {
-    std::stable_sort(jobs_.begin(), jobs_.end(), [](const Job& a, const Job& b) {
-      return a.tensor->data.size() > b.tensor->data.size();
-    });
+    std::stable_sort(jobs_.begin(), jobs_.end(),
+                     [](const Job& a, const Job& b) { return a.size_bytes() > b.size_bytes(); });
     uint64_t total = 0;
-    for (const Job& job : jobs_) total += job.tensor->data.size();
+    for (const Job& job : jobs_) total += job.size_bytes();
     std::atomic<size_t> next{0};
     std::atomic<uint64_t> done{0};
     std::atomic<bool> stop{false};
@@ -330,9 +405,9 @@ class ModelLoader {
       try {
         for (size_t i = next++; i < jobs_.size() && !stop; i = next++) {
           const Job& job = jobs_[i];
-          *job.target = model_->backend_->pack(view_of(*job.tensor));
-          job.tensor->file->release(job.tensor->data);
-          done += job.tensor->data.size();
+          *job.target = model_->backend_->pack_experts(job.views());
+          for (const SourceTensor* t : job.tensors) t->file->release(t->data);
+          done += job.size_bytes();
           if (reports && options_.on_progress &&
               !options_.on_progress(static_cast<float>(done) /
                                     static_cast<float>(std::max<uint64_t>(total, 1)) * 0.999f))

@@ -29,7 +29,11 @@ struct RopeTable {
 
 struct LayerSpec {
   int32_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
-  int32_t d_ff = 0;
+  int32_t d_ff = 0;  // of the MLP, or of one expert
+  // A mixture of experts in place of the MLP; 0: none. The router picks `n_experts_used` of them
+  // per token by softmax; their weights are divided by their sum when `norm_topk`.
+  int32_t n_experts = 0, n_experts_used = 0;
+  bool norm_topk = false;
   int32_t window = 0;      // sees the last `window` tokens including itself; 0: all
   int32_t rope_table = 0;  // index into ModelSpec::rope_tables; -1: no rotation (NoPE)
   ResidualKind residual = ResidualKind::kPre;

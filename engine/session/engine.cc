@@ -71,6 +71,9 @@ std::shared_ptr<Engine> Engine::create(std::shared_ptr<const Model> model,
 }
 
 EnginePlan Engine::plan(const Model& model, const EngineOptions& options) {
+  if (model.spec().layers.empty())
+    throw Error(Status::kUnsupported,
+                "'" + model.spec().name + "' is a vocabulary without weights: nothing to plan");
   const EngineOptions resolved = resolve_options(model, options);
   const ExecLimits limits = exec_limits(model, resolved);
   const MemoryPlan memory = plan_memory(model.spec(), model.backend(), limits);

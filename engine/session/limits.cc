@@ -34,6 +34,13 @@ uint64_t available_memory() {
   return 0;
 }
 
+// The most that the KV pages take unasked: a quarter of the memory that the host can spare; most of
+// what a device has left, because nothing else is meant to come there.
+uint64_t default_kv_bytes(const kernels::Backend& backend) {
+  if (!backend.is_host_memory()) return backend.available_bytes() / 10 * 8;
+  return available_memory() / 4;
+}
+
 }  // namespace
 
 kernels::DType kv_dtype(const Model& model, KvType type) {
@@ -86,8 +93,8 @@ ExecLimits exec_limits(const Model& model, const EngineOptions& o) {
     if (pages == 0)
       bad_argument("kv_bytes is " + std::to_string(o.kv_bytes) +
                    ", expected at least one page of " + std::to_string(per_page));
-  } else if (const uint64_t quarter = available_memory() / 4; quarter > per_page) {
-    pages = std::min<uint64_t>(pages, quarter / per_page);
+  } else if (const uint64_t share = default_kv_bytes(model.backend()); share > per_page) {
+    pages = std::min<uint64_t>(pages, share / per_page);
   }
   check_range("KV pages", pages, 1, 1u << 26);
   limits.n_pages = static_cast<int32_t>(pages);

@@ -41,7 +41,8 @@ ChatTemplate::~ChatTemplate() = default;
 std::shared_ptr<const ChatTemplate> ChatTemplate::parse(std::string_view source) {
   if (source.size() > kMaxSourceBytes) {
     throw Error(Status::kFormat, std::string("chat template: ") + std::to_string(source.size()) +
-                                     std::string(" bytes, expected at most ") + std::to_string(kMaxSourceBytes));
+                                     std::string(" bytes, expected at most ") +
+                                     std::to_string(kMaxSourceBytes));
   }
   if (!jinja::valid_utf8(source)) {
     throw Error(Status::kFormat, "chat template: not valid UTF-8");
@@ -87,8 +88,8 @@ std::string ChatTemplate::render(const ChatInput& input) const {
   } catch (const jinja::RaisedError&) {
     throw;
   } catch (const Error& error) {
-    throw Error(error.status(), std::string("chat template: line ") + std::to_string(interpreter.line()) + ": " +
-                                    error.message());
+    throw Error(error.status(), std::string("chat template: line ") +
+                                    std::to_string(interpreter.line()) + ": " + error.message());
   }
 }
 

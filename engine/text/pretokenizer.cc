@@ -12,7 +12,7 @@ namespace {
 
 // Far beyond what a pre-tokenizer needs on honest text, small enough to return in milliseconds.
 constexpr uint32_t kMatchLimit = 10'000'000;
-constexpr uint32_t kHeapLimitKiB = 64 << 10;
+constexpr uint32_t kHeapLimitKiB = 256 << 10;
 
 const pcre2_code* code_of(void* p) { return static_cast<const pcre2_code*>(p); }
 
@@ -49,9 +49,11 @@ constexpr const char* kQwen2 =
 constexpr const char* kQwen35 = "(?i:" CONTRACTIONS
                                 ")|[^\\r\\n\\p{L}\\p{N}\\p{M}]?[\\p{L}\\p{M}]+|\\p{N}| "
                                 "?[^\\s\\p{L}\\p{N}\\p{M}]+[\\r\\n]*" TAIL;
+// Possessive, which the published pattern is not: nothing follows that a shorter match could help,
+// and a match of any length needs no stack.
 constexpr const char* kExaoneMoe = "(?i:" CONTRACTIONS
-                                   ")|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: "
-                                   "\\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|"
+                                   ")|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*+(?: "
+                                   "\\p{L}\\p{M}*+)*+)++|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|"
                                    "\\s*[\\r\\n]|\\s+(?!\\S)|\\s+";
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
@@ -160,9 +162,14 @@ void Regex::find_all(std::string_view text, size_t from, size_t to, std::vector<
   const auto subject = text.substr(from, to - from);
   size_t at = 0;
   while (at < subject.size()) {
-    const int count =
-        pcre2_match(code_of(code_), reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(),
-                    at, PCRE2_NO_UTF_CHECK, match.data, match.context);
+    const auto run = [&](uint32_t options) {
+      return pcre2_match(code_of(code_), reinterpret_cast<PCRE2_SPTR>(subject.data()),
+                         subject.size(), at, PCRE2_NO_UTF_CHECK | options, match.data,
+                         match.context);
+    };
+    int count = run(0);
+    // The JIT's stack is small; the interpreter keeps its frames on the heap.
+    if (count == PCRE2_ERROR_JIT_STACKLIMIT) count = run(PCRE2_NO_JIT);
     if (count == PCRE2_ERROR_NOMATCH) return;
     if (count < 0)
       throw Error(Status::kCapacity,

@@ -151,6 +151,8 @@ class GgufTokenizerReader {
     if (t.unk_ < 0)
       for (size_t i = 0; i < t.names_.size() && t.unk_ < 0; i++)
         if (type_of(i) == kUnknown) t.unk_ = static_cast<int32_t>(i);
+    // A mark in the text itself is a space to these vocabularies.
+    t.normalize_.push_back({NormalizeStep::Kind::kReplace, UnicodeForm::kNfc, mark, " "});
     // A space before the text and after each control token.
     if (v_.add_space_prefix.value_or(true)) {
       t.normalize_.push_back({NormalizeStep::Kind::kPrepend, UnicodeForm::kNfc, "", " "});

@@ -1,9 +1,11 @@
 // Attention of a few queries of one sequence over its pages, in the order of ops.h. Written once
 // over sixteen lanes; included by each table's object.
 //
-// Up to eight (row, head) pairs of one KV head go together: a load of K (sixteen keys at one d) or
-// V (sixteen d of one key) serves all of them. Scores: one fma per key, d and pair, keys in the
-// lanes, so no horizontal sum. Values: one fma per key, d and pair, d in the lanes.
+// A few (row, head) pairs of one KV head form a tile: a load of K (sixteen keys at one d) or V
+// (sixteen d of one key) serves all of them. Scores: one fma per key, d and pair, keys in the
+// lanes, so no horizontal sum. Values: one fma per key, d and pair, d in the lanes. All tiles of a
+// job pass a split of the keys before the next split comes, so that its K and V stay in the L2;
+// within the split values go in blocks of keys whose V stays in the L1.
 #pragma once
 
 #include "kernels/cpu/kernel_table.h"
@@ -45,18 +47,9 @@ struct Pair {
   float* out;
   int32_t begin, end;  // visible keys
   float m, l;          // running maximum and sum
+  float* running;      // (padded head_dim): running output
   bool started;
 };
-
-template <class Kv, int N>
-DASAN_INLINE void page_scores(const uint8_t* k, const Pair* pairs, int32_t head_dim, F32x16* s) {
-  for (int p = 0; p < N; p++) s[p] = splat(0.0f);
-  for (int32_t d = 0; d < head_dim; d++) {
-    const F32x16 keys = Kv::take(k + static_cast<size_t>(d) * (16 * Kv::kBytes));
-#pragma GCC unroll 8
-    for (int p = 0; p < N; p++) s[p] = fma(splat(pairs[p].q[d]), keys, s[p]);
-  }
-}
 
 // Sixteen elements of V, zero beyond the head.
 template <class Kv>
@@ -67,44 +60,30 @@ DASAN_INLINE F32x16 take_values(const uint8_t* v, int32_t left) {
   return load(s);
 }
 
+constexpr int32_t kValueBlock = 64;  // keys: 16 KiB of V in 16 bits at head_dim 128
+
+// N pairs against one split.
 template <class Kv, int N>
 class Tile {
  public:
-  Tile(const AttentionJob& job, Pair* pairs) : job_(job), pairs_(pairs) {
+  // `stream`: nobody else reads these keys soon, so they come from memory and are fetched ahead.
+  Tile(const AttentionJob& job, Pair* pairs, bool stream)
+      : job_(job), pairs_(pairs), stream_(stream) {
     padded_ = (job.head_dim + 15) / 16 * 16;
     scores_ = job.scratch;
     split_out_ = scores_ + N * kAttentionSplit;
-    out_ = split_out_ + N * padded_;
   }
 
-  void run() {
-    int32_t first = pairs_[0].begin, last = pairs_[0].end;
-    for (int p = 1; p < N; p++) {
-      first = pairs_[p].begin < first ? pairs_[p].begin : first;
-      last = pairs_[p].end > last ? pairs_[p].end : last;
-    }
-    for (int32_t s = first / kAttentionSplit * kAttentionSplit; s < last; s += kAttentionSplit)
-      split(s, last);
+  // The keys [s, s + kAttentionSplit) that a pair of the tile sees.
+  void split(int32_t s) {
+    int32_t begin = s + kAttentionSplit, end = s;
     for (int p = 0; p < N; p++) {
-      const float* o = out_ + p * padded_;
-      for (int32_t d = 0; d < job_.head_dim; d++) pairs_[p].out[d] = o[d] / pairs_[p].l;
+      begin = pairs_[p].begin < begin ? pairs_[p].begin : begin;
+      end = pairs_[p].end > end ? pairs_[p].end : end;
     }
-  }
-
- private:
-  const uint8_t* page_of(int32_t key) const {
-    return job_.pages + static_cast<size_t>(job_.page_ids[key / kTokensPerPage]) * job_.page_bytes;
-  }
-
-  // The keys [s, s + kAttentionSplit) that anyone sees.
-  void split(int32_t s, int32_t last) {
-    const int32_t end = s + kAttentionSplit < last ? s + kAttentionSplit : last;
-    int32_t begin = end;
-    for (int p = 0; p < N; p++) {
-      const int32_t b = pairs_[p].begin > s ? pairs_[p].begin : s;
-      begin = b < begin ? b : begin;
-    }
-    begin = begin / kTokensPerPage * kTokensPerPage;
+    if (end > s + kAttentionSplit) end = s + kAttentionSplit;
+    begin = begin < s ? s : begin / kTokensPerPage * kTokensPerPage;
+    if (begin >= end) return;
     scores(s, begin, end);
     float m[N], l[N];
     for (int p = 0; p < N; p++) probabilities(p, s, begin, end, &m[p], &l[p]);
@@ -112,17 +91,67 @@ class Tile {
     for (int p = 0; p < N; p++) merge(p, s, m[p], l[p]);
   }
 
+ private:
+  // Independent chains of fma: enough to hide their latency even for one pair.
+  static constexpr int kChains = N >= kPairTile ? 1 : kPairTile / N;
+
+  const uint8_t* page_of(int32_t key) const {
+    return job_.pages + static_cast<size_t>(job_.page_ids[key / kTokensPerPage]) * job_.page_bytes;
+  }
+  const uint8_t* k_of(int32_t key) const {
+    return page_of(key) + k_index(job_.kv_head, 0, 0, job_.head_dim) * Kv::kBytes;
+  }
+  const uint8_t* v_of(int32_t key) const {
+    return page_of(key) +
+           v_index(job_.kv_head, key % kTokensPerPage, job_.n_kv_heads, job_.head_dim) * Kv::kBytes;
+  }
+
   void scores(int32_t s, int32_t begin, int32_t end) {
-    const F32x16 scale = splat(job_.scale);
-    for (int32_t key = begin; key < end; key += kTokensPerPage) {
-      F32x16 dots[N];
-      page_scores<Kv, N>(page_of(key) + k_index(job_.kv_head, 0, 0, job_.head_dim) * Kv::kBytes,
-                         pairs_, job_.head_dim, dots);
+    constexpr int32_t kStep = kChains * kTokensPerPage;
+    int32_t key = begin;
+    for (; key + kStep <= end; key += kStep) page_scores<kChains>(s, key, end);
+    for (; key < end; key += kTokensPerPage) page_scores<1>(s, key, end);
+  }
+
+  // P pages from `key` on.
+  template <int P>
+  void page_scores(int32_t s, int32_t key, int32_t end) {
+    const uint8_t* k[P];
+    F32x16 dots[P][N];
+    for (int i = 0; i < P; i++) {
+      k[i] = k_of(key + i * kTokensPerPage);
+      for (int p = 0; p < N; p++) dots[i][p] = splat(0.0f);
+    }
+    if (stream_) fetch_ahead<P>(key, end);
+    for (int32_t d = 0; d < job_.head_dim; d++) {
+#pragma GCC unroll 4
+      for (int i = 0; i < P; i++) {
+        const F32x16 keys = Kv::take(k[i] + static_cast<size_t>(d) * (16 * Kv::kBytes));
+#pragma GCC unroll 8
+        for (int p = 0; p < N; p++) dots[i][p] = fma(splat(pairs_[p].q[d]), keys, dots[i][p]);
+      }
+    }
+    for (int i = 0; i < P; i++)
       for (int p = 0; p < N; p++) {
-        F32x16 v = mul(scale, dots[p]);
+        F32x16 v = mul(splat(job_.scale), dots[i][p]);
         if (job_.softcap > 0.0f)
           v = mul(splat(job_.softcap), hyperbolic_tangent(div(v, splat(job_.softcap))));
-        store(scores_ + p * kAttentionSplit + (key - s), v);
+        store(scores_ + p * kAttentionSplit + (key - s) + i * kTokensPerPage, v);
+      }
+  }
+
+  // A page of one head is a few KiB, and the next lies elsewhere: the processor cannot foresee it.
+  // K of the next pages, and V of these.
+  template <int P>
+  void fetch_ahead(int32_t key, int32_t end) const {
+    const size_t bytes = static_cast<size_t>(job_.head_dim) * kTokensPerPage * Kv::kBytes;
+    for (int i = 0; i < P; i++) {
+      const int32_t next = key + (P + i) * kTokensPerPage;
+      const uint8_t* v = v_of(key + i * kTokensPerPage);
+      const uint8_t* k = next < end ? k_of(next) : v;
+      for (size_t at = 0; at < bytes; at += 64) {
+        __builtin_prefetch(k + at);
+        __builtin_prefetch(v + at, 0, 2);
       }
     }
   }
@@ -148,57 +177,72 @@ class Tile {
     *l_out = sum_tree(sum);
   }
 
+  // Keys that all pairs see go together; what only some see goes pair by pair, so that a hidden key
+  // is never touched, not even with weight zero.
   void values(int32_t s, int32_t begin, int32_t end) {
-    // Keys that all pairs see go together; what only some see goes pair by pair, so that a hidden
-    // key is never touched, not even with weight zero.
-    int32_t common_begin = begin, common_end = end;
+    for (int32_t from = begin; from < end; from += kValueBlock) {
+      const int32_t to = from + kValueBlock < end ? from + kValueBlock : end;
+      int32_t d = 0;
+      for (; d + 16 * kChains <= job_.head_dim; d += 16 * kChains)
+        value_block<kChains>(s, from, to, d, from == begin);
+      for (; d < job_.head_dim; d += 16) value_block<1>(s, from, to, d, from == begin);
+    }
+  }
+
+  // The keys [from, to) times C vectors of V from d on.
+  template <int C>
+  void value_block(int32_t s, int32_t from, int32_t to, int32_t d, bool first) {
+    int32_t common_begin = from, common_end = to;
     for (int p = 0; p < N; p++) {
       common_begin = pairs_[p].begin > common_begin ? pairs_[p].begin : common_begin;
       common_end = pairs_[p].end < common_end ? pairs_[p].end : common_end;
     }
     if (common_end < common_begin) common_end = common_begin;
-    for (int32_t d = 0; d < job_.head_dim; d += 16) {
-      F32x16 acc[N];
-      for (int p = 0; p < N; p++) {
-        acc[p] = splat(0.0f);
-        const int32_t from = pairs_[p].begin > begin ? pairs_[p].begin : begin;
-        const int32_t to = pairs_[p].end < common_begin ? pairs_[p].end : common_begin;
-        acc[p] = alone(p, s, from, to, d, acc[p]);
-      }
-      for (int32_t key = common_begin; key < common_end; key++) {
-        const F32x16 v = take_values<Kv>(value_at(key, d), job_.head_dim - d);
+    F32x16 acc[N][C];
+    for (int p = 0; p < N; p++) {
+      for (int c = 0; c < C; c++)
+        acc[p][c] = first ? splat(0.0f) : load(split_out_ + p * padded_ + d + 16 * c);
+      const int32_t begin = pairs_[p].begin > from ? pairs_[p].begin : from;
+      const int32_t before = pairs_[p].end < common_begin ? pairs_[p].end : common_begin;
+      alone<C>(p, s, begin, before < to ? before : to, d, acc[p]);
+    }
+    for (int32_t key = common_begin; key < common_end;) {
+      const uint8_t* v = v_of(key) + static_cast<size_t>(d) * Kv::kBytes;
+      const int32_t page_end = (key / kTokensPerPage + 1) * kTokensPerPage;
+      const int32_t stop = page_end < common_end ? page_end : common_end;
+      for (; key < stop; key++, v += static_cast<size_t>(job_.head_dim) * Kv::kBytes) {
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++) {
+          const F32x16 x = take_values<Kv>(v + static_cast<size_t>(16 * c) * Kv::kBytes,
+                                           job_.head_dim - d - 16 * c);
 #pragma GCC unroll 8
-        for (int p = 0; p < N; p++)
-          acc[p] = fma(splat(scores_[p * kAttentionSplit + (key - s)]), v, acc[p]);
+          for (int p = 0; p < N; p++)
+            acc[p][c] = fma(splat(scores_[p * kAttentionSplit + (key - s)]), x, acc[p][c]);
+        }
       }
-      for (int p = 0; p < N; p++) {
-        const int32_t from = pairs_[p].begin > common_end ? pairs_[p].begin : common_end;
-        const int32_t to = pairs_[p].end < end ? pairs_[p].end : end;
-        acc[p] = alone(p, s, from, to, d, acc[p]);
-        store(split_out_ + p * padded_ + d, acc[p]);
-      }
+    }
+    for (int p = 0; p < N; p++) {
+      const int32_t after = pairs_[p].begin > common_end ? pairs_[p].begin : common_end;
+      alone<C>(p, s, after, pairs_[p].end < to ? pairs_[p].end : to, d, acc[p]);
+      for (int c = 0; c < C; c++) store(split_out_ + p * padded_ + d + 16 * c, acc[p][c]);
     }
   }
 
-  const uint8_t* value_at(int32_t key, int32_t d) const {
-    return page_of(key) +
-           (v_index(job_.kv_head, key % kTokensPerPage, job_.n_kv_heads, job_.head_dim) +
-            static_cast<size_t>(d)) *
-               Kv::kBytes;
-  }
-
-  F32x16 alone(int p, int32_t s, int32_t from, int32_t to, int32_t d, F32x16 acc) const {
+  template <int C>
+  void alone(int p, int32_t s, int32_t from, int32_t to, int32_t d, F32x16* acc) const {
     for (int32_t key = from; key < to; key++)
-      acc = fma(splat(scores_[p * kAttentionSplit + (key - s)]),
-                take_values<Kv>(value_at(key, d), job_.head_dim - d), acc);
-    return acc;
+      for (int c = 0; c < C; c++)
+        acc[c] = fma(splat(scores_[p * kAttentionSplit + (key - s)]),
+                     take_values<Kv>(v_of(key) + static_cast<size_t>(d + 16 * c) * Kv::kBytes,
+                                     job_.head_dim - d - 16 * c),
+                     acc[c]);
   }
 
   void merge(int p, int32_t s, float m, float l) {
     Pair& pair = pairs_[p];
     if (pair.end <= s || pair.begin >= s + kAttentionSplit) return;  // sees nothing of this split
     const float* from = split_out_ + p * padded_;
-    float* to = out_ + p * padded_;
+    float* to = pair.running;
     if (!pair.started) {
       for (int32_t d = 0; d < padded_; d += 16) store(to + d, load(from + d));
       pair.m = m;
@@ -221,47 +265,59 @@ class Tile {
 
   const AttentionJob& job_;
   Pair* pairs_;
+  bool stream_;
   int32_t padded_;
-  float *scores_, *split_out_, *out_;
+  float *scores_, *split_out_;
 };
+
+template <class Kv, int N>
+void run_tile(const AttentionJob& job, Pair* pairs, bool stream, int32_t s) {
+  Tile<Kv, N>(job, pairs, stream).split(s);
+}
+
+// The pairs [first, first + n) of the job's (row, head) pairs, n at most kAttentionPairs.
+template <class Kv>
+void attend_pairs(const AttentionJob& job, int32_t first, int32_t n, bool stream) {
+  const int32_t padded = (job.head_dim + 15) / 16 * 16;
+  float* running = job.scratch + kAttentionLanes * (kAttentionSplit + padded);
+  Pair pairs[kAttentionPairs];
+  int32_t begin = 0, end = 0;
+  for (int32_t i = 0; i < n; i++) {
+    const int32_t row = job.row_begin + (first + i) / job.group;
+    const int32_t head = job.kv_head * job.group + (first + i) % job.group;
+    const int32_t position = job.first_position + (first + i) / job.group;
+    const size_t column = static_cast<size_t>(head) * static_cast<size_t>(job.head_dim);
+    const int32_t sees_from =
+        job.window > 0 && position + 1 > job.window ? position + 1 - job.window : 0;
+    pairs[i] = {job.q + static_cast<size_t>(row) * job.q_stride + column,
+                job.out + static_cast<size_t>(row) * job.out_stride + column,
+                sees_from,
+                position + 1,
+                0.0f,
+                0.0f,
+                running + i * padded,
+                false};
+    begin = i == 0 || sees_from < begin ? sees_from : begin;
+    end = position + 1 > end ? position + 1 : end;
+  }
+  for (int32_t s = begin / kAttentionSplit * kAttentionSplit; s < end; s += kAttentionSplit) {
+    int32_t i = 0;
+    for (; i + kPairTile <= n; i += kPairTile) run_tile<Kv, kPairTile>(job, pairs + i, stream, s);
+    if constexpr (kPairTile > 4)
+      for (; i + 4 <= n; i += 4) run_tile<Kv, 4>(job, pairs + i, stream, s);
+    for (; i + 2 <= n; i += 2) run_tile<Kv, 2>(job, pairs + i, stream, s);
+    for (; i < n; i++) run_tile<Kv, 1>(job, pairs + i, stream, s);
+  }
+  for (int32_t i = 0; i < n; i++)
+    for (int32_t d = 0; d < job.head_dim; d++) pairs[i].out[d] = pairs[i].running[d] / pairs[i].l;
+}
 
 template <class Kv>
 void attention_of(const AttentionJob& job) {
   const int32_t total = (job.row_end - job.row_begin) * job.group;
-  const auto pair_at = [&](int32_t i) {
-    const int32_t row = job.row_begin + i / job.group;
-    const int32_t head = job.kv_head * job.group + i % job.group;
-    const int32_t position = job.first_position + i / job.group;
-    const size_t column = static_cast<size_t>(head) * static_cast<size_t>(job.head_dim);
-    const int32_t begin =
-        job.window > 0 && position + 1 > job.window ? position + 1 - job.window : 0;
-    return Pair{job.q + static_cast<size_t>(row) * job.q_stride + column,
-                job.out + static_cast<size_t>(row) * job.out_stride + column,
-                begin,
-                position + 1,
-                0.0f,
-                0.0f,
-                false};
-  };
-  int32_t i = 0;
-  for (; i + 8 <= total; i += 8) {
-    Pair pairs[8];
-    for (int p = 0; p < 8; p++) pairs[p] = pair_at(i + p);
-    Tile<Kv, 8>(job, pairs).run();
-  }
-  for (; i + 4 <= total; i += 4) {
-    Pair pairs[4];
-    for (int p = 0; p < 4; p++) pairs[p] = pair_at(i + p);
-    Tile<Kv, 4>(job, pairs).run();
-  }
-  for (; i + 2 <= total; i += 2) {
-    Pair pairs[2] = {pair_at(i), pair_at(i + 1)};
-    Tile<Kv, 2>(job, pairs).run();
-  }
-  for (; i < total; i++) {
-    Pair pair = pair_at(i);
-    Tile<Kv, 1>(job, &pair).run();
-  }
+  for (int32_t i = 0; i < total; i += kAttentionPairs)
+    attend_pairs<Kv>(job, i, total - i < kAttentionPairs ? total - i : kAttentionPairs,
+                     total <= kPairTile);
 }
 
 void attention(const AttentionJob& job) {

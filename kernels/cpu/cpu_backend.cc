@@ -186,7 +186,7 @@ class CpuBackend final : public Backend {
     return pack_experts({&canonical, 1});
   }
   std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) override {
-    return std::make_unique<PanelWeight>(experts);
+    return std::make_unique<PanelWeight>(experts, weights_);
   }
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& canonical) override {
     return std::make_unique<MappedTable>(canonical);
@@ -308,8 +308,8 @@ class CpuBackend final : public Backend {
                            a.q_norm,
                            a.k_norm,
                            a.norm_eps,
-                           a.cos,
-                           a.sin,
+                           a.cos.data(),
+                           a.sin.data(),
                            a.rope_dim,
                            a.interleaved,
                            a.n_heads,
@@ -420,6 +420,7 @@ class CpuBackend final : public Backend {
   }
 
   const KernelTable& table_;
+  cpu::Arena weights_;
   std::string name_;
   std::vector<std::string> matmul_names_;
 };

@@ -146,12 +146,14 @@ struct KernelTable {
   void (*weighted_add)(const WeightedAddJob&);
 };
 
-inline constexpr int32_t kAttentionLanes = 8;    // (row, head) pairs that share loads of K and V
+inline constexpr int32_t kAttentionLanes = 8;  // most (row, head) pairs that share loads of K and V
+inline constexpr int32_t kAttentionPairs = 64;   // that pass a split before the next one comes
 inline constexpr int32_t kAttentionSplit = 256;  // kKvSplit of ops.h
 inline constexpr size_t attention_scratch_floats(int32_t head_dim) {
-  // Scores, the split's output and the running output of each pair, rounded up to whole vectors.
-  return size_t{kAttentionLanes} *
-         (size_t{kAttentionSplit} + 2 * ((static_cast<size_t>(head_dim) + 15) / 16 * 16));
+  // Scores and the split's output of a tile, the running output of each pair; in whole vectors.
+  const size_t padded = (static_cast<size_t>(head_dim) + 15) / 16 * 16;
+  return size_t{kAttentionLanes} * (size_t{kAttentionSplit} + padded) +
+         size_t{kAttentionPairs} * padded;
 }
 
 extern const KernelTable kGenericTable;

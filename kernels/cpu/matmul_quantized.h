@@ -12,8 +12,8 @@
 namespace dasan::kernels::cpu {
 namespace {
 
-// How far ahead a panel is fetched when a few rows wait for its bytes; one row alone is a plain
-// stream that the hardware follows, and many rows compute for longer than a fetch takes.
+// How far ahead a panel is fetched when a few rows wait for its bytes (on a Zen 3 core one row then
+// reads Q4_0 at 20 GB/s instead of 14); many rows compute for longer than a fetch takes.
 constexpr size_t kPrefetchBytes = 2560;
 
 // G groups of R rows side by side (R = kActivationRows or 1), T rows of each, from `rows[g]`,
@@ -31,7 +31,7 @@ DASAN_INLINE void quantized_tile(const uint8_t* panel, int32_t k,
   const int32_t units = k / (32 * F::kBlocks);
   for (int32_t i = 0; i < units; i++) {
     const uint8_t* p = panel + static_cast<size_t>(i) * F::kUnitBytes;
-    if constexpr (N > 1 && N <= 8)
+    if constexpr (N <= 8)
       for (size_t line = 0; line < F::kUnitBytes; line += 64)
         __builtin_prefetch(p + kPrefetchBytes + line);
     typename F::Unit unit;

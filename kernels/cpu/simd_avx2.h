@@ -18,8 +18,9 @@ struct I32x16 {
 };
 using U8x64 = I32x16;
 
-constexpr int kMaxTile = 4;  // two registers per accumulator: more would spill
+constexpr int kMaxTile = 4;          // two registers per accumulator: more would spill
 constexpr int32_t kExpandRows = 24;  // rows from which unpacking a panel first pays
+constexpr int kPairTile = 4;  // attention: eight registers of sums, eight chains to hide an fma
 
 DASAN_INLINE F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 DASAN_INLINE void store(float* p, F32x16 v) {

@@ -15,8 +15,9 @@ using F32x16 = __m512;
 using I32x16 = __m512i;
 using U8x64 = __m512i;
 
-constexpr int kMaxTile = 12;  // rows of x per register tile: accumulators + 8 weights fit 32
+constexpr int kMaxTile = 12;         // rows of x per register tile: accumulators + 8 weights fit 32
 constexpr int32_t kExpandRows = 24;  // rows from which unpacking a panel first pays
+constexpr int kPairTile = 8;         // attention: (row, head) pairs that share a load
 
 DASAN_INLINE F32x16 load(const float* p) { return _mm512_loadu_ps(p); }
 DASAN_INLINE void store(float* p, F32x16 v) { _mm512_storeu_ps(p, v); }

@@ -26,6 +26,7 @@ struct U8x64 {
 constexpr int kMaxTile = 2;
 // Rows from which a panel is unpacked first: always, so that there is one copy of each format here.
 constexpr int32_t kExpandRows = 1;
+constexpr int kPairTile = 4;  // attention: (row, head) pairs that share a load
 
 DASAN_INLINE F32x16 load(const float* p) { return Eigen::Map<const F32x16>(p); }
 DASAN_INLINE void store(float* p, const F32x16& v) { Eigen::Map<F32x16>{p} = v; }

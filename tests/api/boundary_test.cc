@@ -120,6 +120,27 @@ TEST_CASE("devices") {
   CHECK(dasan_device_get(-1, &info) == DASAN_E_NOT_FOUND);
 }
 
+// Most machines that run this have no GPU: the library loads all the same, and says why not.
+TEST_CASE("a CUDA device that is not there is refused by name, and the CPU goes on") {
+  const std::string model = demo_model_path();
+  dasan_model_params params = DASAN_MODEL_PARAMS_INIT;
+  params.device_kind = DASAN_DEVICE_CUDA;
+  params.device_ordinal = 77;
+  dasan_model* m = nullptr;
+  const dasan_status status = dasan_model_load(&m, model.c_str(), &params);
+  const bool built = std::string_view(dasan_build_info()).ends_with("cuda=yes");
+  CHECK(status == (built ? DASAN_E_NOT_FOUND : DASAN_E_UNSUPPORTED));
+  CHECK(message_has("cuda:77"));
+  CHECK(m == nullptr);
+  params.device_ordinal = -1;
+  CHECK(dasan_model_load(&m, model.c_str(), &params) == DASAN_E_INVALID_ARGUMENT);
+  CHECK(message_has("device_ordinal is -1"));
+  params.device_kind = DASAN_DEVICE_AUTO;
+  params.device_ordinal = 0;
+  DASAN_REQUIRE_OK(dasan_model_load(&m, model.c_str(), &params));
+  dasan_model_release(m);
+}
+
 TEST_CASE("each thread has its own error message") {
   dasan_model* m = nullptr;
   CHECK(dasan_model_load(&m, "/nonexistent/one", nullptr) == DASAN_E_NOT_FOUND);

@@ -37,8 +37,8 @@ TEST_CASE("stories260K: greedy ids and text as the reference, GGUF and Hugging F
         all.push_back(static_cast<int32_t>(id.get_int64().value()));
       const std::string_view prompt_text = run["prompt"];
       CHECK(tokenize(model, prompt_text) == prompt);
-      // The reference text goes one token beyond the listed ids: they are what was fed, and the last
-      // one fed chose another.
+      // The reference text goes one token beyond the listed ids: they are what was fed, and the
+      // last one fed chose another.
       const Answer answer =
           generate(engine, prompt, static_cast<uint32_t>(all.size() - prompt.size() + 1));
       std::vector<int32_t> got = prompt;

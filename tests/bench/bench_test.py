@@ -5,7 +5,9 @@ What would be wrong if this failed: a typing mistake would be measured as someth
 peer would end a run of hours, or a comparison would call noise a difference.
 """
 import json
+import math
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ TINY = "tiny:q8_0"
 
 
 def call(*command, **options):
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, **options)
 
 
 def program(name, *arguments):
@@ -39,7 +41,7 @@ class Suite(unittest.TestCase):
 
     def run_cases(self, *arguments, **options):
         return self.bench("run", "--build", BUILD, "--folder", self.folder.name, "--rounds", "1",
-                          *arguments, **options)
+                          "--patience", "0", *arguments, **options)
 
     def refused(self, result, *words):
         self.assertNotEqual(result.returncode, 0, result.stdout)
@@ -59,6 +61,8 @@ class Suite(unittest.TestCase):
             self.refused(program("bench_model", "none.gguf", case), f"'{case}'")
         self.refused(program("bench_kernels", "--format", "Q9_9"), "Q9_9", "Q4_0")
         self.refused(program("bench_kernels", "--isa", "sse9"), "sse9", "generic")
+        self.refused(program("bench_kernels", "--op", "matmull"), "matmull", "moe_mlp")
+        self.refused(program("bench_kernels", "--shape", "llama-9b"), "llama-9b", "qwen3-0.6b")
 
     def test_threads(self):
         for count in ("0", str(CORES + 1), "-1"):
@@ -112,15 +116,79 @@ class Suite(unittest.TestCase):
         attention = 2 * 4 * 4 * 64
         self.assertEqual(records[0]["ops"], 32 * 2 * weights + 2 * head + attention * 32 * 33 // 2)
 
+    def test_kernels_agree(self):
+        """Every operation is compared with the reference, on every table of this machine."""
+        result = program("bench_kernels", "--check-only", "--quick", "--shape", "qwen3-0.6b",
+                         "--format", "Q4_0,F16",
+                         "--threads", "1")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertGreater(int(result.stdout.split()[0]), 30)
+
+    def test_kernel_records(self):
+        result = self.bench("kernels", "--build", BUILD, "--", "--op", "rms_norm,moe_route",
+                            "--seconds", "0.001", "--threads", "1")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        records = [json.loads(line) for line in result.stdout.splitlines()]
+        self.assertEqual({r["op"] for r in records}, {"rms_norm", "moe_route"})
+        for r in records:
+            self.assertTrue(r["kernel"] and r["isa"] and r["commit"] and r["machine"])
+            self.assertGreaterEqual(len(r["samples"]), 5)
+            self.assertAlmostEqual(r["gbs"], r["bytes"] / r["seconds"] * 1e-9, delta=0.01 * r["gbs"])
+
+    def test_divergence(self):
+        def rows(name, values):
+            path = os.path.join(self.folder.name, name)
+            with open(path, "wb") as f:
+                f.write(struct.pack(f"{len(values)}f", *values))
+            return path
+        p = rows("p", [0.0, math.log(3), 0.0, 0.0])  # (1/4, 3/4), (1/2, 1/2)
+        q = rows("q", [0.0, 0.0, 0.0, math.log(3)])
+        same = json.loads(program("bench_divergence", p, p, "2").stdout)
+        self.assertEqual((same["kl_mean"], same["same_choice"]), (0, 1))
+        other = json.loads(program("bench_divergence", p, q, "2").stdout)
+        first = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+        second = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
+        self.assertAlmostEqual(other["kl_mean"], (first + second) / 2, delta=1e-6)
+        self.assertAlmostEqual(other["kl_worst"], max(first, second), delta=1e-6)
+        self.refused(program("bench_divergence", p, q, "3"), "rows of 3 floats")
+        self.refused(program("bench_divergence", p, "none", "2"), "none")
+
+    def test_quality_and_load(self):
+        """Q8_0 is close to its own values in F32, and not equal to them."""
+        common = ["--models", TINY, "--build", BUILD, "--folder", self.folder.name]
+        result = self.bench("quality", *common, "--tokens", "16")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        kl = json.loads(result.stdout)["kl_mean"]
+        self.assertTrue(0 < kl < 1e-3, kl)
+        result = self.bench("load", *common, "--rounds", "1")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        record = json.loads(result.stdout)
+        self.assertTrue(record["peak_rss_bytes"] > record["file_bytes"] > 0)
+        for command in ("quality", "load"):
+            self.refused(self.bench(command, *common, "--engines", "abc.cpp"), "'abc.cpp'")
+
     def write(self, name, seconds, **fields):
         path = os.path.join(self.folder.name, name)
+        common = {"record": "sample", "engine": "dasan", "model": "m", "format": "q", "case": "c",
+                  "threads": 2, "kv": "f16", "machine": {"cpu": "x"}}
         with open(path, "w") as f:
             for s in seconds:
-                print(json.dumps({"record": "sample", "engine": "dasan", "model": "m",
-                                  "format": "q", "case": "c", "threads": 2, "kv": "f16",
-                                  "machine": {"cpu": "x"}, "tokens_per_second": 1 / s, **fields}),
-                      file=f)
+                print(json.dumps({**common, "tokens_per_second": 1 / s, **fields}), file=f)
         return path
+
+    def test_bars(self):
+        """The best peer is the faster one; noise is not called a result."""
+        def table(dasan, peer, **fields):
+            own = self.write("own", dasan, model="llama-1b", format="q8_0", commit="c", **fields)
+            other = self.write("peer", peer, model="llama-1b", format="q8_0", commit="c",
+                               engine="llama.cpp", **fields)
+            return self.bench("bars", own, other).stdout
+        machine = {"cpu": "x", "family": 0, "model": 0, "cores": 2, "memory_gib": 1, "isa": []}
+        fields = {"case": "prompt:512", "machine": machine}
+        # ik_llama.cpp is 2.0 times as fast as llama.cpp here, so 1.6 times the best is 3.2 times.
+        self.assertIn("1.6 x: reached |", table([0.30] * 5, [1.0] * 5, **fields))
+        self.assertIn("1.6 x: missed |", table([0.33] * 5, [1.0] * 5, **fields))
+        self.assertIn("within noise", table([0.2, 0.25, 0.31, 0.4, 0.5], [1.0] * 5, **fields))
 
     def test_compare(self):
         slow = [1.00, 1.02, 0.98, 1.01, 0.99, 1.03, 0.97]

@@ -75,8 +75,9 @@ TEST_CASE("wrong command lines exit with 2, failures with 1, and say why on stde
     const Result r = run(args);
     CHECK(r.status == 2);
     CHECK(r.out.empty());
-    CHECK(!r.err.empty());
+    CHECK(has(r.err, "--help"));
   }
+  CHECK(has(run("nonsense").err, "'nonsense'"));
   const Result missing = run("generate /nonexistent/model.gguf -p x");
   CHECK(missing.status == 1);
   CHECK(missing.out.empty());
@@ -164,6 +165,9 @@ TEST_CASE("inspect, tokenize and template describe a model without loading its w
   const Result bad = run("template " + demo() + " --messages -", "{not json");
   CHECK(bad.status == 1);
   CHECK(!bad.err.empty());
+  const Result empty = run("template " + demo() + " --messages -");
+  CHECK(empty.status == 1);
+  CHECK(has(empty.err, "standard input is empty"));
 }
 
 TEST_CASE("bench prints a table and JSON") {

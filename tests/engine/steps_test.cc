@@ -33,8 +33,8 @@ namespace dasan {
 namespace {
 
 std::shared_ptr<const Model> demo() {
-  static const auto model =
-      Model::load(std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf", {});
+  static const auto model = Model::load(
+      std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf", {});
   return model;
 }
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernel_support.h"
+#include "tests/kernels/kernel_support.h"
 
 namespace suite {
 
@@ -74,7 +74,7 @@ struct MoeCase final : OpCase {
   Frame x, residual, ids, weights;
   std::vector<Weight> gate, up, down;  // of each expert
   Activation act = Activation::kSilu;
-  bool with_residual = false, in_place = false;
+  bool with_residual = false, in_place = false, over_x = false;
 
   std::vector<float> run(Backend& b, int32_t threads, int32_t begin, int32_t end,
                          Failures& f) const override {
@@ -95,10 +95,15 @@ struct MoeCase final : OpCase {
       for (int32_t r = begin; r < end; r++) std::copy_n(add.row(r), add.cols(), y.row(r - begin));
       a.residual = y.view();
     }
+    if (over_x) a.y = in.slice(begin, end);
     b.moe_mlp(*stream, a);
     b.synchronize(*stream);
     y.check_canaries(std::string(b.name()) + " " + id, f);
-    return y.values();
+    in.check_canaries(std::string(b.name()) + " " + id, f);
+    std::vector<float> out;
+    for (int32_t r = 0; r < end - begin; r++)
+      out.insert(out.end(), a.y.f32_row(r), a.y.f32_row(r) + a.y.cols);
+    return out;
   }
 
   // The same by matmul and gated_act, one row and one expert after the other.
@@ -196,7 +201,7 @@ struct MoeCase final : OpCase {
 struct MoeSetup {
   DType gate = DType::kF32, up = DType::kF32, down = DType::kF32;
   int32_t rows = 1, k = 64, d_ff = 32, n = 64, n_experts = 8, top_k = 2;
-  bool residual = false, in_place = false;
+  bool residual = false, in_place = false, over_x = false;
   Activation act = Activation::kSilu;
   int32_t favourites = 0;  // every row chooses among the first of them
 };
@@ -209,11 +214,12 @@ inline MoeCase moe_case(const MoeSetup& s, uint64_t seed) {
          std::to_string(s.rows) + " k " + std::to_string(s.k) + " d_ff " + std::to_string(s.d_ff) +
          " n " + std::to_string(s.n) + " experts " + std::to_string(s.top_k) + " of " +
          std::to_string(s.n_experts) + (s.residual ? " residual" : "") +
-         (s.in_place ? " in place" : "");
+         (s.in_place ? " in place" : "") + (s.over_x ? " over x" : "");
   c.x = filled(s.rows, s.k, random);
   c.residual = filled(s.rows, s.n, random);
   c.with_residual = s.residual;
   c.in_place = s.in_place;
+  c.over_x = s.over_x;
   c.act = s.act;
   const float shrink = 1.0f / std::sqrt(static_cast<float>(s.k));
   const auto weight = [&](DType t, int32_t rows, int32_t cols) {
@@ -273,6 +279,7 @@ void moe_cases(bool all, Visit&& visit) {
       s.rows = rows;
       s.residual = rows != 3;
       s.in_place = rows == 13;
+      s.over_x = rows == 3;
       add(s);
     }
   MoeSetup odd;  // no multiple of a panel anywhere

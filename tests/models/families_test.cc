@@ -45,7 +45,8 @@ TEST_CASE("every family gives the logits of transformers") {
     const TempFolder folder;
     write_hf_folder(f, folder / "hf");
     write_file(folder / "model.gguf", gguf_of(f));
-    Tally& tally = families[name.substr(0, name.find('_'))];
+    Tally& tally =
+        families[name.starts_with("qwen3_moe") ? "qwen3_moe" : name.substr(0, name.find('_'))];
     for (const char* isa : {"generic", "avx2", "avx512"}) {
       LoadOptions options;
       options.isa = isa;
@@ -87,11 +88,20 @@ TEST_CASE("each feature of the fixtures changes the logits by far more than the 
       {"llama_yarn_factor", "rope_scaling.beta_slow", "1"},
       {"llama_linear", "rope_scaling.factor", "3"},
       {"qwen3_yarn", "rope_parameters.factor", "3"},
+      {"qwen2_yarn", "rope_scaling", "null"},
+      {"exaone4_window_llama3", "rope_scaling", "null"},
+      {"exaone4_window_llama3", "sliding_window", "null"},
       {"exaone4_window", "sliding_window", "7"},
       {"exaone4_window", "sliding_window", "null"},
       {"exaone4_window", "sliding_window_pattern", "\"LG\""},
       {"exaone4_global", "sliding_window", "64"},
       {"exaone35", "rope_theta", "10000"},
+      {"qwen3_moe", "num_experts_per_tok", "2"},
+      {"qwen3_moe", "norm_topk_prob", "false"},
+      {"qwen3_moe_softmax", "norm_topk_prob", "true"},
+      {"qwen3_moe_sparse", "use_sliding_window", "false"},
+      {"qwen3_moe_sparse", "sliding_window", "10"},
+      {"exaone35_tied", "rope_scaling", "null"},
   };
   for (const auto& [fixture, key, value] : changes) {
     INFO(std::string(fixture) << " with " << std::string(key) << " = " << std::string(value));

@@ -3,6 +3,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <numbers>
@@ -79,6 +80,7 @@ inline std::string gguf_tensor_name(const std::string& hf, bool post_norm) {
       {"mlp.gate_proj", "ffn_gate"},
       {"mlp.up_proj", "ffn_up"},
       {"mlp.down_proj", "ffn_down"},
+      {"mlp.gate", "ffn_gate_inp"},
       {"input_layernorm", "attn_norm"},
       {"post_feedforward_layernorm", "post_ffw_norm"},
       {"attn.attention.q_proj", "attn_q"},
@@ -119,7 +121,7 @@ class GgufConversion {
   GgufConversion(const Fixture& f, kernels::DType dtype) : f_(f), dtype_(dtype) {
     root_ = parser_.parse(f.config);
     type_ = std::string(std::string_view(root_["model_type"]));
-    arch_ = type_ == "mistral" ? "llama" : type_;
+    arch_ = type_ == "mistral" ? "llama" : type_ == "qwen3_moe" ? "qwen3moe" : type_;
     n_layers_ = number({"num_hidden_layers", "num_layers"}, 0);
     n_heads_ = number({"num_attention_heads"}, 0);
     n_kv_ = number({"num_key_value_heads"}, n_heads_);
@@ -135,6 +137,7 @@ class GgufConversion {
     }
     if (part == 0) metadata();
     for (size_t i = part; i < f_.tensors.size(); i += parts) tensor(f_.tensors[i]);
+    for (TestTensor& stack : stacks_) tensor(std::move(stack));
     return out_.bytes();
   }
 
@@ -156,15 +159,42 @@ class GgufConversion {
     f32("attention.layer_norm_rms_epsilon", number({"rms_norm_eps", "layer_norm_epsilon"}, 1e-5));
     window();
     rope();
+    if (number({"num_experts"}, 0) == 0) return;
+    u32("expert_count", number({"num_experts"}, 0));
+    u32("expert_used_count", number({"num_experts_per_tok"}, 0));
+    u32("expert_feed_forward_length", number({"moe_intermediate_size"}, 0));
+    bool norm = false;  // left out where it is true, as converters do
+    if (root_["norm_topk_prob"].get(norm) != simdjson::SUCCESS || !norm)
+      out_.add_bool(arch_ + ".expert_weights_norm", false);
+  }
+
+  // Collects "mlp.experts.E.gate_proj" of a layer into one tensor of all experts.
+  bool stack_expert(const TestTensor& t) {
+    static constexpr std::string_view kKey = ".mlp.experts.";
+    const size_t at = t.name.find(kKey);
+    if (at == t.name.npos) return false;
+    const size_t role = t.name.find('.', at + kKey.size()) + 1;
+    const std::string layer = t.name.substr(13, at - 13);  // after "model.layers."
+    const std::string name = "blk." + layer + ".ffn_" +
+                             t.name.substr(role, t.name.find("_proj") - role) + "_exps.weight";
+    auto stack = std::find_if(stacks_.begin(), stacks_.end(),
+                              [&](const TestTensor& s) { return s.name == name; });
+    if (stack == stacks_.end())
+      stack = stacks_.insert(stack, {name, {0, t.shape[0], t.shape[1]}, {}});
+    stack->shape[0]++;
+    stack->values.insert(stack->values.end(), t.values.begin(), t.values.end());
+    return true;
   }
 
   void tensor(TestTensor t) {
+    if (stack_expert(t)) return;
     if (arch_ == "llama" && t.name.find(".q_proj") != t.name.npos)
       interleave_heads(t, static_cast<int64_t>(n_heads_));
     if (arch_ == "llama" && t.name.find(".k_proj") != t.name.npos)
       interleave_heads(t, static_cast<int64_t>(n_kv_));
-    t.name = gguf_tensor_name(t.name, arch_ == "exaone4");
-    out_.add_tensor(t, t.shape.size() == 1 ? kernels::DType::kF32 : dtype_);
+    if (!t.name.starts_with("blk.")) t.name = gguf_tensor_name(t.name, arch_ == "exaone4");
+    const bool kept = t.shape.size() == 1 || t.name.find("ffn_gate_inp") != t.name.npos;
+    out_.add_tensor(t, kept ? kernels::DType::kF32 : dtype_);
   }
 
   static double number_in(const Element& e, std::string_view key, double fallback) {
@@ -185,12 +215,12 @@ class GgufConversion {
 
   void window() {
     const double window = number({"sliding_window"}, 0);
-    const bool flagged = type_ == "qwen2" || type_ == "qwen3";
+    const bool flagged = type_.starts_with("qwen");
     bool used = !flagged;
     if (flagged && root_["use_sliding_window"].get(used) != simdjson::SUCCESS) used = false;
     if (window == 0 || !used) return;
     u32("attention.sliding_window", window);
-    if (type_ == "mistral") return;  // every layer
+    if (type_ == "mistral" || type_ == "qwen3_moe") return;  // every layer
     std::vector<bool> local;
     for (int i = 0; i < static_cast<int>(n_layers_); i++)
       local.push_back(flagged ? i >= number({"max_window_layers"}, 0)
@@ -259,6 +289,7 @@ class GgufConversion {
   std::string type_, arch_;
   double n_layers_ = 0, n_heads_ = 0, n_kv_ = 0, head_dim_ = 0;
   GgufBytes out_;
+  std::vector<TestTensor> stacks_;  // experts, layer by layer and role by role
 };
 
 inline std::string gguf_of(const Fixture& f, kernels::DType dtype = kernels::DType::kF32) {

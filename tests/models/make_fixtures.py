@@ -66,6 +66,7 @@ LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_fac
               original_max_position_embeddings=16)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 QWEN = dict(rms_norm_eps=1e-6, rope_theta=1000000.0)
+MOE = dict(head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=20)
 EXAONE4 = dict(num_hidden_layers=4, rope_theta=1000000.0)
 
 CASES = {
@@ -85,21 +86,33 @@ CASES = {
     "qwen2_tied_window": case("qwen2", **QWEN, use_sliding_window=True, sliding_window=6,
                               max_window_layers=1, num_hidden_layers=3,
                               tie_word_embeddings=True),
+    "qwen2_yarn": case("qwen2", **QWEN, use_sliding_window=False, rope_scaling=dict(
+        type="yarn", factor=4.0, original_max_position_embeddings=16)),
     "qwen3": case("qwen3", **QWEN, head_dim=16, attention_bias=False),
     "qwen3_tied_window": case("qwen3", **QWEN, head_dim=16, tie_word_embeddings=True,
                               use_sliding_window=True, sliding_window=9, max_window_layers=1,
                               num_hidden_layers=3),
     "qwen3_yarn": case("qwen3", **QWEN, head_dim=16, rope_scaling=YARN),
+    "qwen3_moe": case("qwen3_moe", **QWEN, **MOE, norm_topk_prob=True),
+    "qwen3_moe_softmax": case("qwen3_moe", **QWEN, **{**MOE, "num_experts": 5}, norm_topk_prob=False,
+                              attention_bias=True, tie_word_embeddings=True),
+    "qwen3_moe_sparse": case("qwen3_moe", **QWEN, **MOE, norm_topk_prob=True, decoder_sparse_step=2,
+                             mlp_only_layers=[3], num_hidden_layers=5, use_sliding_window=True,
+                             sliding_window=9, max_window_layers=4),
     "exaone4_window": case("exaone4", **EXAONE4, sliding_window=6, sliding_window_pattern="LLLG"),
     "exaone4_saved": case("exaone4", **EXAONE4, sliding_window=8, sliding_window_pattern=2),
     "exaone4_global": case("exaone4", **EXAONE4, sliding_window=None, sliding_window_pattern=None,
                            tie_word_embeddings=True, rope_scaling=LLAMA3),
+    "exaone4_window_llama3": case("exaone4", **EXAONE4, sliding_window=6,
+                                  sliding_window_pattern="LLLG", rope_scaling=LLAMA3),
     "exaone35": {"model_type": "exaone", "vocab_size": 64, "hidden_size": 32,
                  "intermediate_size": 48, "num_layers": 3, "num_attention_heads": 4,
                  "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
                  "layer_norm_epsilon": 1e-5, "activation_function": "silu",
                  "tie_word_embeddings": False, "rope_theta": 1000000.0, "rope_scaling": LLAMA3},
 }
+CASES["exaone35_tied"] = {**CASES["exaone35"], "tie_word_embeddings": True, "num_layers": 2,
+                          "num_key_value_heads": 4}
 
 
 def llama3_frequencies(theta, dim, s):
@@ -122,8 +135,9 @@ def exaone35(c, tokens):
     """Returns the shapes of the tensors and the logits."""
     d, ff, hd = c["hidden_size"], c["intermediate_size"], c["head_dim"]
     heads, kv = c["num_attention_heads"], c["num_key_value_heads"]
-    shapes = {"transformer.wte.weight": (c["vocab_size"], d), "transformer.ln_f.weight": (d,),
-              "lm_head.weight": (c["vocab_size"], d)}
+    shapes = {"transformer.wte.weight": (c["vocab_size"], d), "transformer.ln_f.weight": (d,)}
+    if not c["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (c["vocab_size"], d)
     for i in range(c["num_layers"]):
         p = f"transformer.h.{i}."
         shapes |= {p + "ln_1.weight": (d,), p + "ln_2.weight": (d,),
@@ -163,7 +177,22 @@ def exaone35(c, tokens):
         gated = torch.nn.functional.silu(x @ w[p + "mlp.c_fc_0.weight"].T) * (
             x @ w[p + "mlp.c_fc_1.weight"].T)
         h = h + gated @ w[p + "mlp.c_proj.weight"].T
-    return shapes, norm(h, w["transformer.ln_f.weight"]) @ w["lm_head.weight"].T
+    head = w.get("lm_head.weight", w["transformer.wte.weight"])
+    return shapes, norm(h, w["transformer.ln_f.weight"]) @ head.T
+
+
+def stacked_experts(name, shape, shapes):
+    """transformers 5 holds a layer's experts in two tensors; checkpoints hold three per expert."""
+    prefix, kind = name.rsplit(".", 1)
+    stack = []
+    for e in range(shape[0]):
+        parts = []
+        for role in ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",):
+            expert = f"{prefix}.{e}.{role}.weight"
+            shapes[expert] = (shape[1] // (2 if kind == "gate_up_proj" else 1), shape[2])
+            parts.append(weight(expert, shapes[expert]))
+        stack.append(torch.cat(parts))
+    return torch.stack(stack)
 
 
 def transformers_model(config, tokens):
@@ -181,6 +210,9 @@ def transformers_model(config, tokens):
         attn_implementation="eager", dtype=torch.float32).eval()
     shapes = {}
     for name, parameter in model.named_parameters():  # a tied head is listed once
+        if name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
+            parameter.data = stacked_experts(name, tuple(parameter.shape), shapes)
+            continue
         shapes[name] = tuple(parameter.shape)
         parameter.data = weight(name, shapes[name])
     model.tie_weights()

@@ -196,6 +196,64 @@ TEST_CASE("tensors: unknown, missing, of a wrong shape, of a type that cannot be
   check_says(load_gguf(gguf.bytes()), Status::kUnsupported, {"token_embd.weight", "IQ2_XXS"});
 }
 
+TEST_CASE("mixtures of experts: what would change the maths, counts and tensors, by name") {
+  const Fixture base = read_fixture("qwen3_moe");
+  const struct {
+    std::string entry, named, value;
+  } keys[] = {
+      {R"("n_shared_experts":1)", "n_shared_experts", "1"},
+      {R"("shared_expert_intermediate_size":64)", "shared_expert_intermediate_size", "64"},
+      {R"("scoring_func":"sigmoid")", "scoring_func", "sigmoid"},
+      {R"("routed_scaling_factor":2.5)", "routed_scaling_factor", "2.5"},
+      {R"("n_group":4)", "n_group", "4"},
+      {R"("first_k_dense_replace":1)", "first_k_dense_replace", "1"},
+  };
+  for (const auto& [entry, named, value] : keys) {
+    Fixture f = base;
+    f.config = with_key(base.config, entry);
+    check_says(load_hf(f), Status::kUnsupported, {"config.json", named, value, "expected"});
+  }
+  const struct {
+    const char *key, *value, *named;
+    Status status;
+  } values[] = {
+      {"num_experts_per_tok", "9", "experts per token is 9, expected at most 8",
+       Status::kUnsupported},
+      {"num_experts_per_tok", "0", "num_experts_per_tok", Status::kFormat},
+      {"num_experts", "1e9", "number of experts", Status::kUnsupported},
+      {"num_experts", "0", "num_experts", Status::kFormat},
+      {"num_experts", "null", "num_experts", Status::kFormat},
+      {"decoder_sparse_step", "0", "decoder_sparse_step", Status::kFormat},
+      {"moe_intermediate_size", "24", "expected (24, 32)", Status::kFormat},
+      {"num_experts", "9", "mlp.gate.weight: shape (8, 32), expected (9, 32)", Status::kFormat},
+      {"num_experts", "7", "mlp.gate.weight: shape (8, 32), expected (7, 32)", Status::kFormat},
+      {"mlp_only_layers", "[1]", "model.layers.1.mlp.gate_proj.weight is absent", Status::kFormat},
+  };
+  for (const auto& [key, value, named, status] : values) {
+    LoadOptions options;
+    options.overrides = {{key, value}};
+    check_says(load_hf(base, options), status, {named});
+  }
+  Fixture f = base;
+  std::erase_if(f.tensors, [](const TestTensor& t) {
+    return t.name == "model.layers.1.mlp.experts.7.up_proj.weight";
+  });
+  check_says(load_hf(f), Status::kFormat,
+             {"model.layers.1.mlp.experts.7.up_proj.weight", "absent"});
+  f.tensors.push_back(make_tensor("model.layers.1.mlp.experts.7.up_proj.weight", {32, 20}));
+  check_says(load_hf(f), Status::kFormat, {"experts.7.up_proj.weight", "expected (20, 32)"});
+  for (const auto& [key, value] :
+       {std::pair{"expert_gating_func", "2"}, std::pair{"expert_weights_scale", "2.5"},
+        std::pair{"expert_shared_count", "1"}, std::pair{"expert_group_count", "4"}}) {
+    LoadOptions options;
+    options.overrides = {{key, value}};
+    check_says(load_gguf(gguf_of(base), options), Status::kUnsupported, {key, value, "expected"});
+  }
+  f = base;
+  f.tensors.push_back(make_tensor("model.layers.0.mlp.shared_expert.up_proj.weight", {20, 32}));
+  check_says(load_hf(f), Status::kUnsupported, {"model.layers.0.mlp.shared_expert.up_proj.weight"});
+}
+
 TEST_CASE("paths: absent, a folder without what it needs, pickled weights, other files") {
   const TempFolder folder;
   check_says(load(folder / "nothing.gguf"), Status::kNotFound, {"nothing.gguf"});

@@ -44,11 +44,40 @@ Fixture wide_llama() {
   return f;
 }
 
+// A mixture whose experts also have rows of 256.
+Fixture wide_experts() {
+  Fixture f = wide_llama();
+  f.name = "wide experts";
+  f.config =
+      R"({"model_type":"qwen3_moe","vocab_size":96,"hidden_size":256,"intermediate_size":512,
+          "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":64,
+          "num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":256,"norm_topk_prob":true,
+          "max_position_embeddings":64,"rms_norm_eps":1e-5,"hidden_act":"silu",
+          "tie_word_embeddings":false,"rope_theta":10000.0})";
+  std::erase_if(f.tensors, [](const TestTensor& t) { return t.name.find(".mlp.") != t.name.npos; });
+  const auto add = [&](const std::string& name, const std::vector<int64_t>& shape, float scale) {
+    f.tensors.push_back(make_tensor(name, shape));
+    for (float& v : f.tensors.back().values) v *= scale;
+  };
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    add(layer + "self_attn.q_norm.weight", {64}, 1.0f);
+    add(layer + "self_attn.k_norm.weight", {64}, 1.0f);
+    add(layer + "mlp.gate.weight", {6, 256}, 1.0f);
+    for (int e = 0; e < 6; e++) {
+      const std::string expert = layer + "mlp.experts." + std::to_string(e);
+      add(expert + ".gate_proj.weight", {256, 256}, 0.25f);
+      add(expert + ".up_proj.weight", {256, 256}, 0.25f);
+      add(expert + ".down_proj.weight", {256, 256}, 0.25f);
+    }
+  }
+  return f;
+}
+
 // The fixture whose weights are what `dtype` keeps of them.
 Fixture rounded(const Fixture& f, DType dtype) {
   Fixture out = f;
   for (TestTensor& t : out.tensors) {
-    if (t.shape.size() == 1) continue;
+    if (t.shape.size() == 1 || t.name.ends_with(".mlp.gate.weight")) continue;
     const std::string bytes = encode(t, dtype);
     const size_t row = kernels::row_bytes(dtype, t.shape[1]);
     for (int64_t r = 0; r < t.shape[0]; r++)
@@ -106,6 +135,27 @@ TEST_CASE("a llama in every type runs close to F32") {
     types++;
   }
   std::cout << types << " types\n";
+}
+
+// The router's choice is a step function of its input, so this one is compared with F32 weights
+// that are the rounded ones, where only the arithmetic differs.
+TEST_CASE("experts in every type run close to F32 of the rounded weights") {
+  const Fixture f = wide_experts();
+  const TempFolder folder;
+  const auto load = [&](const std::string& bytes) {
+    write_file(folder / "model.gguf", bytes);
+    return Model::load((folder / "model.gguf").string(), {});
+  };
+  for (const DType dtype :
+       {DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ6_K, DType::kMXFP4}) {
+    INFO(kernels::dtype_info(dtype).name);
+    const auto model = load(gguf_of(f, dtype));
+    const auto logits = run_tokens(*model, f.tokens, 24);
+    CHECK(run_tokens(*model, f.tokens, 5, 3) == logits);
+    CHECK(run_tokens(*model, f.tokens, 1, 2) == logits);
+    const auto reference = run_tokens(*load(gguf_of(rounded(f, dtype))), f.tokens, 24);
+    CHECK(relative_rms(logits, reference) < 0.02);
+  }
 }
 
 TEST_CASE("a Hugging Face folder in F16 and BF16 equals the GGUF file of that type") {

@@ -13,8 +13,8 @@ using namespace dasan::test;
 namespace {
 
 std::shared_ptr<const Tokenizer> demo() {
-  static const auto t =
-      load_gguf_tokenizer(std::string(dasan::test::kSourceDir) + "/examples/demo_model/dasan-demo.gguf");
+  static const auto t = load_gguf_tokenizer(std::string(dasan::test::kSourceDir) +
+                                            "/examples/demo_model/dasan-demo.gguf");
   return t;
 }
 
@@ -199,4 +199,23 @@ TEST_CASE("damaged tokenizer.json: an error that names the fault, never a crash"
       } catch (const Error&) {
       }
     }
+}
+
+TEST_CASE("a run of letters of any length is one pre-token") {
+  // As published for K-EXAONE: words and the spaces between them, with nested repetitions.
+  const std::string published =
+      "[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| "
+      "?[^\\s\\p{L}\\p{N}]+|\\s+";
+  PreTokenizerPreset preset;
+  REQUIRE(find_preset("exaone-moe", preset));
+  REQUIRE(preset.patterns.size() == 1);
+  std::string text;
+  for (int i = 0; i < 50000; i++) text += i % 4 == 3 ? "라 " : "가";
+  text.pop_back();
+  for (const std::string& pattern : {published, preset.patterns.front()}) {
+    std::vector<Regex::Match> matches;
+    Regex(pattern).find_all(text, 0, text.size(), matches);
+    REQUIRE(matches.size() == 1);
+    CHECK(matches.front().end == text.size());
+  }
 }

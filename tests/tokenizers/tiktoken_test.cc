@@ -1,10 +1,10 @@
 // Byte-pair encodings published as ranked byte strings (tiktoken), turned into merges: ids of
-// Korean texts for cl100k and o200k; and llama.cpp's cases for vocabularies that come as vocab and
-// merges.
+// Korean texts for cl100k and o200k, and the test plans of five encodings.
 #include <simdjson.h>
 
 #include <cstdio>
 #include <map>
+#include <sstream>
 #include <unordered_map>
 
 #include "kernels/core/status.h"
@@ -132,4 +132,54 @@ TEST_CASE("ids of Korean texts: cl100k, o200k") {
     std::printf("  %-16s %zu of %zu\n", name, equal, i);
     CHECK(i == 101);
   }
+}
+
+TEST_CASE("tiktoken's test plans: r50k, p50k, cl100k, o200k") {
+  const auto folder = shared_data("tokenizers/tiktoken");
+  if (!folder) return;
+  // The encoding, whose ranks it has, and its pre-tokenizer.
+  const std::map<std::string, std::pair<const char*, const char*>> sources = {
+      {"r50k_base", {"r50k_base", "gpt-2"}},
+      {"p50k_base", {"p50k_base", "gpt-2"}},
+      {"p50k_edit", {"p50k_base", "gpt-2"}},
+      {"cl100k_base", {"cl100k_base", "llama-bpe"}},
+      {"o200k_base", {"o200k_base", "gpt-4o"}}};
+  std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers;
+  std::map<std::string, std::pair<int, int>> counts;  // equal, all
+  std::ifstream plans(*folder / "TestPlans.txt");
+  REQUIRE(plans.good());
+  const auto after = [](std::string line, std::string_view label) {
+    if (line.ends_with('\r')) line.pop_back();
+    REQUIRE(line.starts_with(label));
+    return line.substr(label.size());
+  };
+  for (std::string line; std::getline(plans, line);) {
+    if (line.empty() || line == "\r") continue;
+    const std::string name = after(line, "EncodingName: ");
+    REQUIRE(std::getline(plans, line));
+    const std::string text = after(line, "Sample: ");
+    REQUIRE(std::getline(plans, line));
+    std::string ids = after(line, "Encoded: ");
+    for (char& c : ids)
+      if (c == '[' || c == ']' || c == ',') c = ' ';
+    std::vector<int32_t> want;
+    std::istringstream numbers(ids);
+    for (int32_t id = 0; numbers >> id;) want.push_back(id);
+
+    const auto source = sources.find(name);
+    REQUIRE(source != sources.end());
+    const auto& [ranks, preset] = source->second;
+    auto& t = tokenizers[ranks];
+    if (t == nullptr)
+      t = load_tiktoken(*folder / (std::string(ranks) + ".tiktoken"), preset_regex(preset));
+    EncodeOptions plain;
+    plain.add_special = plain.parse_special = false;
+    const bool same = t->encode(text, plain).ids == want;
+    if (!same) FAIL_CHECK(name << ": " << text);
+    counts[name].first += same ? 1 : 0;
+    counts[name].second++;
+  }
+  for (const auto& [name, c] : counts)
+    std::printf("  %-16s %d of %d\n", name.c_str(), c.first, c.second);
+  CHECK(counts.size() == 5);
 }

@@ -1,8 +1,9 @@
 // Real vocabularies against the ids that their own libraries give: llama.cpp's vocabulary files
-// with their input and output, and ids of 101 mostly Korean texts.
+// with their input and output, ids of 101 mostly Korean texts, and transformers.js's cases.
 #include <simdjson.h>
 
 #include <cstdio>
+#include <set>
 #include <sstream>
 
 #include "tests/support/shared_data.h"
@@ -94,10 +95,17 @@ TEST_CASE("llama.cpp's cases for vocabularies published as vocab and merges") {
     const char *name, *vocab, *merges, *regex;
     bool ignore_merges;
   };
+  const char* const roberta = "tokenizers/hf-ortx/tokenizer/roberta-base/";
+  const std::string roberta_vocab = roberta + std::string("vocab.json"),
+                    roberta_merges = roberta + std::string("merges.txt");
   for (const Source& s : {Source{"llama-bpe", "tokenizers/llama3-hf-style/encoder.json",
                                  "tokenizers/llama3-hf-style/vocab.bpe", kLlama3Regex, true},
                           Source{"qwen2", "tokenizers/qwen2/vocab.json",
-                                 "tokenizers/qwen2/merges.txt", kQwen2Regex, false}}) {
+                                 "tokenizers/qwen2/merges.txt", kQwen2Regex, false},
+                          Source{"deepseek-r1-qwen", "tokenizers/qwen2/vocab.json",
+                                 "tokenizers/qwen2/merges.txt", kQwen2Regex, false},
+                          Source{"roberta-bpe", roberta_vocab.c_str(), roberta_merges.c_str(),
+                                 kGpt2Pattern, false}}) {
     const auto tokenizer = Tokenizer::from_hf(
         wrap_bpe(slurp(root / s.vocab), slurp(root / s.merges), s.regex, s.ignore_merges, "null"),
         "");
@@ -165,5 +173,72 @@ TEST_CASE("ids of Korean texts: GPT-2, Llama 3, Qwen2, EXAONE 4") {
     }
     std::printf("  %-16s %zu of %zu\n", s.name, equal, i);
     CHECK(i == 101);
+  }
+}
+
+TEST_CASE("transformers.js's cases for the vocabularies that are here") {
+  const auto path = shared_data("expected/tokenization/transformersjs_tests.json");
+  if (!path) return;
+  const auto root = shared_data_root();
+  simdjson::dom::parser parser;
+  const simdjson::dom::element data = parser.load(path->string());
+  const auto hf = [&](const char* folder) {
+    return Tokenizer::from_hf(slurp(root / folder / "tokenizer.json"),
+                              slurp(root / folder / "tokenizer_config.json"));
+  };
+  struct Source {
+    const char *family, *model;
+    std::shared_ptr<const Tokenizer> tokenizer;
+    bool special;  // with begin and end tokens; else those of the expected ids are left out
+    std::set<int32_t> left_out;
+  };
+  const auto llama3 = Tokenizer::from_hf(
+      wrap_bpe(slurp(root / "tokenizers/llama3-hf-style/encoder.json"),
+               slurp(root / "tokenizers/llama3-hf-style/vocab.bpe"), kLlama3Regex, true, "null"),
+      "");
+  const Source sources[] = {
+      {"llama", "Xenova/llama-tokenizer", hf("tokenizers/hf-ortx/phi-3"), false, {1}},
+      {"llama",
+       "Xenova/llama-tokenizer",
+       load_gguf_tokenizer(root / "tokenizers/llama.cpp-vocab/ggml-vocab-llama-spm.gguf"),
+       true,
+       {}},
+      {"llama", "Xenova/llama3-tokenizer", llama3, false, {}},
+      {"llama", "Xenova/llama3-tokenizer-new", llama3, false, {128000}},
+      {"llama",
+       "Xenova/deepseek-coder-1.3b-instruct",
+       load_gguf_tokenizer(root / "tokenizers/llama.cpp-vocab/ggml-vocab-deepseek-coder.gguf"),
+       true,
+       {}},
+      {"roberta",
+       "Xenova/all-distilroberta-v1",
+       hf("tokenizers/hf-ortx/tokenizer/roberta-base"),
+       true,
+       {}},
+      {"whisper",
+       "distil-whisper/distil-large-v3",
+       hf("tokenizers/hf-ortx/tokenizer/whisper.tiny"),
+       false,
+       {50257, 50258, 50288, 50360, 50364}},
+  };
+  for (const Source& s : sources) {
+    int equal = 0, all = 0;
+    const simdjson::dom::object cases = data[s.family]["models"].at_key(s.model);
+    for (const auto [name, c] : cases) {
+      std::vector<int32_t> want;
+      for (const simdjson::dom::element id : simdjson::dom::array(c["ids"])) {
+        const auto value = static_cast<int32_t>(id.get_int64().value());
+        if (!s.left_out.contains(value)) want.push_back(value);
+      }
+      EncodeOptions options;
+      options.add_special = s.special;
+      const std::vector<int32_t> got = s.tokenizer->encode(c["text"].get_string(), options).ids;
+      INFO(s.model, " ", std::string(name));
+      CHECK(got == want);
+      equal += got == want ? 1 : 0;
+      all++;
+    }
+    std::printf("  %-40s %d of %d\n", s.model, equal, all);
+    CHECK(all > 8);
   }
 }

@@ -27,8 +27,7 @@ inline namespace client {
 
 class Error : public std::exception {
  public:
-  Error(dasan_status status, std::string message)
-      : status_(status), message_(std::move(message)) {}
+  Error(dasan_status status, std::string message) : status_(status), message_(std::move(message)) {}
   dasan_status status() const noexcept { return status_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
@@ -93,7 +92,8 @@ class Model {
     return info;
   }
 
-  std::vector<int32_t> tokenize(std::string_view text, uint32_t flags = DASAN_TOK_ADD_SPECIAL) const {
+  std::vector<int32_t> tokenize(std::string_view text,
+                                uint32_t flags = DASAN_TOK_ADD_SPECIAL) const {
     return detail::fill_buffer<std::vector<int32_t>>(
         text.size() / 2 + 16, [&](int32_t* out, size_t cap, size_t* len) {
           return dasan_tokenize(get(), text.data(), text.size(), flags, out, nullptr, cap, len);
@@ -180,8 +180,8 @@ class Request {
 };
 
 struct GenerateOptions {
-  uint32_t max_tokens = 0;                  // 0: until the context is full
-  uint32_t flags = 0;                       // DASAN_REQ_*
+  uint32_t max_tokens = 0;                        // 0: until the context is full
+  uint32_t flags = 0;                             // DASAN_REQ_*
   dasan_sampling sampling = DASAN_SAMPLING_INIT;  // greedy
   std::vector<std::string> stop = {};
   uint32_t deadline_ms = 0;

@@ -1,0 +1,82 @@
+// Memory of the CPU backend: anonymous mappings on huge pages, and an arena that puts the weights
+// of a model side by side in them. A layer's matrices are a few MiB each: in mappings of their own
+// they would lie on 4 KiB pages, where address translation and the end of each page's prefetch cost
+// a third of the bandwidth.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "kernels/core/status.h"
+
+namespace dasan::kernels::cpu {
+
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
+// Zero-filled; aligned to huge pages where it is at least as large as one, else to pages.
+class Memory {
+ public:
+  explicit Memory(size_t size) : size_(std::max<size_t>(size, 1)) {
+    const size_t slack = size_ >= kHugePage ? kHugePage : 0;
+    mapped_size_ = size_ + slack;
+    mapped_ =
+        mmap(nullptr, mapped_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped_ == MAP_FAILED)
+      throw Error(Status::kOutOfMemory, "out of memory: " + std::to_string(size) + " bytes");
+    void* at = mapped_;
+    size_t space = mapped_size_;
+    data_ = slack == 0 ? at : std::align(kHugePage, size_, at, space);
+    if (slack != 0) madvise(data_, size_, MADV_HUGEPAGE);
+  }
+  ~Memory() { munmap(mapped_, mapped_size_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  void* data() const noexcept { return data_; }
+  size_t size() const noexcept { return size_; }
+
+ private:
+  size_t size_, mapped_size_;
+  void *mapped_, *data_;
+};
+
+// A slice of a chunk, which lives as long as any slice of it.
+struct Slice {
+  std::shared_ptr<Memory> chunk;
+  uint8_t* data = nullptr;
+};
+
+// Hands out slices of chunks, one after the other. Memory of a chunk that nobody took is never
+// touched, so it costs addresses only. [any thread]
+class Arena {
+ public:
+  Slice take(size_t size_bytes) {
+    constexpr size_t kChunk = size_t{64} << 20, kAlign = 64;
+    if (size_bytes >= kChunk) {
+      auto own = std::make_shared<Memory>(size_bytes);
+      auto* data = static_cast<uint8_t*>(own->data());
+      return {std::move(own), data};
+    }
+    const std::lock_guard lock(mutex_);
+    if (chunk_ == nullptr || chunk_->size() - used_ < size_bytes) {
+      chunk_ = std::make_shared<Memory>(kChunk);
+      used_ = 0;
+    }
+    Slice slice{chunk_, static_cast<uint8_t*>(chunk_->data()) + used_};
+    used_ += (size_bytes + kAlign - 1) / kAlign * kAlign;
+    used_ = std::min(used_, chunk_->size());
+    return slice;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<Memory> chunk_;
+  size_t used_ = 0;
+};
+
+}  // namespace dasan::kernels::cpu
