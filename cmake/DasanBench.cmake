@@ -27,3 +27,8 @@ target_link_libraries(bench_kernels PRIVATE ${bench_layers} dasan_bench_limits)
 dasan_bench(model bench/model.cc bench/bench_case.cc)
 target_link_libraries(bench_model PRIVATE dasan::dasan dasan_bench_limits)
 dasan_bench(divergence bench/divergence.cc)
+# Serving is measured and simulated from inside: a modelled device takes the executor's place.
+dasan_bench(serving bench/serving/serving.cc bench/serving/traces.cc bench/serving/report.cc
+  bench/gguf_writer.cc)
+target_link_libraries(bench_serving PRIVATE dasan_engine dasan_text ${bench_layers}
+  simdjson::simdjson dasan_pcre2 dasan_utf8proc)
