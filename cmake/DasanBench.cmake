@@ -23,6 +23,8 @@ if(dasan_cuda_on)
   target_link_libraries(bench_cuda PRIVATE dasan_kernels_cuda ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS})
 endif()
 target_link_libraries(bench_kernels PRIVATE ${bench_layers} dasan_bench_limits)
+dasan_bench(step bench/step.cc engine/sample/sampler.cc)
+target_link_libraries(bench_step PRIVATE ${bench_layers})
 # The model benchmark sees the engine as any other program does: through dasan.h.
 dasan_bench(model bench/model.cc bench/bench_case.cc)
 target_link_libraries(bench_model PRIVATE dasan::dasan dasan_bench_limits)
