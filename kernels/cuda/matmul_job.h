@@ -109,7 +109,7 @@ DASAN_HOST_DEVICE constexpr int stream_ring_bytes(WeightFormat f) {
 }
 // Token tiles whose sums over slices stay in registers; scales need the registers of the others.
 DASAN_HOST_DEVICE constexpr int gemm_kept_token_tiles(WeightFormat f) {
-  return f == WeightFormat::kBF16 || f == WeightFormat::kF16 ? kGemmTokenTiles : 4;
+  return f == WeightFormat::kBF16 || f == WeightFormat::kF16 ? kGemmTokenTiles : 2;
 }
 DASAN_HOST_DEVICE constexpr int gemm_shared_bytes(WeightFormat f) {
   return kGemmXStages * x_block_bytes(f, kGemmTokens) +
