@@ -203,7 +203,7 @@ TEST_CASE("a long prompt that waits for pages is overtaken, and comes to run all
 TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes back") {
   const bool quick = std::getenv("DASAN_TEST_QUICK") != nullptr;
   const int lives = quick ? 10000 : 100000;
-  Simulation s(32, 600, 256);
+  Simulation s(32, 150, 256);
   std::vector<std::shared_ptr<Request>> running;
   std::vector<std::shared_ptr<Sequence>> sessions;
   const auto below = [&](uint32_t n) { return static_cast<uint32_t>(s.random() % n); };
@@ -216,7 +216,7 @@ TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes 
         for (size_t i = 0; i < r.prompt.size() / 2; i++) r.prompt[i] = static_cast<int32_t>(i % 7);
       r.cache_salt = below(2);
       if (below(20) == 0) r.deadline_ms = 1 + below(500);
-      if (below(200) == 0) r.prompt.resize(9000 + below(2000), 3);  // nearly or too large
+      if (below(200) == 0) r.prompt.resize(2200 + below(600), 3);  // nearly or too large
       if (!sessions.empty() && below(4) == 0) {
         r.sequence = sessions[below(static_cast<uint32_t>(sessions.size()))];
         r.cache_salt = 0;
