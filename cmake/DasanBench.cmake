@@ -32,5 +32,5 @@ dasan_bench(divergence bench/divergence.cc)
 # Serving is measured and simulated from inside: a modelled device takes the executor's place.
 dasan_bench(serving bench/serving/serving.cc bench/serving/traces.cc bench/serving/report.cc
   bench/gguf_writer.cc)
-target_link_libraries(bench_serving PRIVATE dasan_engine dasan_text ${bench_layers}
-  simdjson::simdjson dasan_pcre2 dasan_utf8proc)
+target_link_libraries(bench_serving PRIVATE dasan_engine dasan_text ${bench_layers} dasan_kernels_cuda
+  ${DASAN_CUDA_LIBS} simdjson::simdjson dasan_pcre2 dasan_utf8proc ${CMAKE_DL_LIBS})

@@ -14,13 +14,16 @@ class StepCost {
   // Readers wait at most 1.3 times as long for a token; what is measured trails what is.
   static constexpr double kStretch = 0.25;
   static constexpr int32_t kLeastChunk = 16;
+  static constexpr int32_t kRelearn = 32;  // mixed steps after which one decodes only
 
   // A step that ran.
   void record(double seconds, int32_t decode_rows, int32_t prefill_rows) noexcept {
     if (prefill_rows == 0) {
       learn(decode_seconds_, seconds);
+      mixed_in_a_row_ = 0;
       return;
     }
+    mixed_in_a_row_++;
     const double base = decode_rows > 0 ? decode_seconds_ : 0.0;
     if (prefill_rows >= kLeastChunk)
       learn(row_seconds_, std::max(0.0, seconds - base) / prefill_rows);
@@ -30,7 +33,9 @@ class StepCost {
   // For the next step. Where more wait for their first token than read along, they get more.
   int32_t mixed_rows(int32_t n_decoding, int32_t n_prefilling, int32_t max_rows) noexcept {
     if (n_decoding == 0) return max_rows;
-    if (decode_seconds_ == 0.0 || row_seconds_ == 0.0) return kLeastChunk;  // nothing learnt yet
+    // What decoding costs alone is to be known, and known again as histories grow.
+    if (decode_seconds_ == 0.0 || mixed_in_a_row_ >= kRelearn) return 0;
+    if (row_seconds_ == 0.0) return kLeastChunk;
     const double pressure = std::max(1.0, static_cast<double>(n_prefilling) / n_decoding);
     const double most = std::max(kStretch * pressure * decode_seconds_, kLeastChunk * row_seconds_);
     saved_ = std::min(saved_ + kStretch * pressure * decode_seconds_, most);
@@ -47,6 +52,7 @@ class StepCost {
   double decode_seconds_ = 0.0;  // of a step that only decodes
   double row_seconds_ = 0.0;     // that one row of a prompt adds
   double saved_ = 0.0;           // seconds that chunks may take
+  int32_t mixed_in_a_row_ = 0;
 };
 
 }  // namespace dasan

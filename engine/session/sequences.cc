@@ -106,6 +106,7 @@ int32_t page_before(const Sequence& s, int32_t page) {
 // last token is always computed: its logits are wanted.
 void Engine::take_cached(Task& task) noexcept {
   Sequence& s = *task.sequence;
+  if (s.computed == 0) task.found_tokens = 0;  // what it had was taken from it
   if (s.foreign) return;
   const auto limit = static_cast<int32_t>(task.rowless_tokens());
   while (s.computed == s.indexed * kernels::kPageTokens &&

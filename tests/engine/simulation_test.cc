@@ -203,22 +203,22 @@ TEST_CASE("a long prompt that waits for pages is overtaken, and comes to run all
 TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes back") {
   const bool quick = std::getenv("DASAN_TEST_QUICK") != nullptr;
   const int lives = quick ? 10000 : 100000;
-  Simulation s(32, 600, 256);
+  Simulation s(32, 150, 256);
   std::vector<std::shared_ptr<Request>> running;
   std::vector<std::shared_ptr<Sequence>> sessions;
-  auto& random = s.random;
+  const auto below = [&](uint32_t n) { return static_cast<uint32_t>(s.random() % n); };
   uint64_t submitted = 0, refused = 0;
   while (submitted < static_cast<uint64_t>(lives)) {
-    for (uint32_t n = random() % 4; n > 0; n--) {
-      RequestOptions r = s.request(1 + random() % 200, 1 + random() % 30, random() % 9,
-                                   static_cast<int32_t>(random() % 3));
-      if (random() % 3 == 0)  // a prefix that many share
+    for (uint32_t n = below(4); n > 0; n--) {
+      RequestOptions r =
+          s.request(1 + below(200), 1 + below(30), below(9), static_cast<int32_t>(below(3)));
+      if (below(3) == 0)  // a prefix that many share
         for (size_t i = 0; i < r.prompt.size() / 2; i++) r.prompt[i] = static_cast<int32_t>(i % 7);
-      r.cache_salt = random() % 2;
-      if (random() % 20 == 0) r.deadline_ms = 1 + random() % 500;
-      if (random() % 200 == 0) r.prompt.resize(9000 + random() % 2000, 3);  // nearly or too large
-      if (!sessions.empty() && random() % 4 == 0) {
-        r.sequence = sessions[random() % sessions.size()];
+      r.cache_salt = below(2);
+      if (below(20) == 0) r.deadline_ms = 1 + below(500);
+      if (below(200) == 0) r.prompt.resize(2200 + below(600), 3);  // nearly or too large
+      if (!sessions.empty() && below(4) == 0) {
+        r.sequence = sessions[below(static_cast<uint32_t>(sessions.size()))];
         r.cache_salt = 0;
       }
       try {
@@ -228,11 +228,11 @@ TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes 
         refused++;
       }
     }
-    if (sessions.size() < 12 && random() % 8 == 0) sessions.push_back(s.engine->new_sequence());
+    if (sessions.size() < 12 && below(8) == 0) sessions.push_back(s.engine->new_sequence());
     if (!sessions.empty()) {
-      const size_t at = random() % sessions.size();
+      const size_t at = below(static_cast<uint32_t>(sessions.size()));
       try {
-        switch (random() % 24) {
+        switch (below(24)) {
           case 0:
             sessions.push_back(s.engine->fork(*sessions[at]));
             break;
@@ -250,7 +250,8 @@ TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes 
         CHECK(e.status() == Status::kState);  // busy
       }
     }
-    if (!running.empty() && random() % 6 == 0) running[random() % running.size()]->cancel();
+    if (!running.empty() && below(6) == 0)
+      running[below(static_cast<uint32_t>(running.size()))]->cancel();
     s.engine->step();
     std::erase_if(running, [&](const std::shared_ptr<Request>& r) {
       Event e;
