@@ -83,6 +83,9 @@ foreach(dir io engine models tokenizers)
     LIBS ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS} simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 endforeach()
 dasan_test(api LIBS dasan simdjson::simdjson)
+if(NOT DASAN_SANITIZE AND DASAN_SHARED AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  dasan_test(memory LIBS dasan simdjson::simdjson LABELS release-only)  # replaces malloc
+endif()
 
 if(TARGET dasan-cli)
   file(GLOB cli_tests CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/tests/cli/*_test.cc")

@@ -142,6 +142,9 @@ void add_sampling_options(CLI::App& app, SamplingOptions& options) {
                  "subtracted from the logits of seen tokens");
   app.add_option("--frequency-penalty", options.frequency_penalty, "the same, per time seen");
   app.add_option("--seed", options.seed, "seed of the draws; the same seed gives the same answer");
+  app.add_option("--speculate", options.speculate,
+                 "most tokens guessed ahead from what was there before (at most 32; the answer is "
+                 "the same, texts that repeat their prompt come sooner)");
   app.add_option("--stop", options.stop, "end the answer before this text (may be repeated)");
 }
 
@@ -157,6 +160,7 @@ GenerateOptions generate_options(const SamplingOptions& options) {
   out.sampling.frequency_penalty = options.frequency_penalty;
   out.sampling.seed = options.seed;
   out.stop = options.stop;
+  out.speculate = options.speculate;
   return out;
 }
 

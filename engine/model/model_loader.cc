@@ -207,6 +207,7 @@ class ModelLoader {
     try {
       model_->chat_template_ = ChatTemplate::parse(model_->chat_template_source_);
     } catch (const Error& error) {
+      if (error.status() == Status::kOutOfMemory) throw;
       model_->chat_template_error_ = error.message();
     }
   }
@@ -427,7 +428,7 @@ class ModelLoader {
     try {
       for (int32_t t = 1; t < std::min<int32_t>(threads, static_cast<int32_t>(jobs_.size())); t++)
         team.emplace_back(work, false);
-    } catch (const std::system_error&) {
+    } catch (...) {
       // Fewer threads than asked for: the load takes longer, and that is all.
     }
     work(true);

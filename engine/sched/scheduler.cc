@@ -64,8 +64,8 @@ class Planner {
     const bool admits = first && !c.running;
     if (first && seqs_ == 0) return 0;
     if (admits && !would_admit(index)) return 0;
-    int32_t tokens = std::min({c.pending - had, rows_, most});
-    if (c.all_rows) tokens = std::min(tokens, logit_rows_);
+    const int32_t rowless = std::max(0, c.rows_before() - had);
+    int32_t tokens = std::min({c.pending - had, rows_, most, rowless + logit_rows_});
     const int32_t have = first ? 0 : pages_for(c, had);
     const int32_t fixed = (c.copies_page ? 1 : 0) + c.unpark_pages;
     const int64_t room =
@@ -76,13 +76,12 @@ class Planner {
       return 0;
     }
     tokens = static_cast<int32_t>(std::min<int64_t>(tokens, room));
-    const bool wants_row = c.all_rows || had + tokens == c.pending;
-    if (tokens <= 0 || (wants_row && logit_rows_ == 0)) return 0;
+    if (tokens <= 0) return 0;
     const int32_t pages = pages_for(c, had + tokens) - have;
     pages_ -= pages;
     if (c.running) promised_ -= std::min(pages, promised_);
     rows_ -= tokens;
-    logit_rows_ -= c.all_rows ? tokens : (wants_row ? 1 : 0);
+    logit_rows_ -= std::max(0, tokens - rowless);
     if (first) {
       seqs_--;
       place = static_cast<int32_t>(out_.steps.size());
@@ -95,6 +94,23 @@ class Planner {
       promised_ += std::max(0, pages_for_all(c) - pages_for(c, tokens)) + 1;
     }
     return tokens;
+  }
+
+  // Adds the candidate's proposals to a step that runs all it has pending.
+  void extend(Scheduled& step) {
+    const Candidate& c = candidates_[static_cast<size_t>(step.candidate)];
+    if (step.tokens != c.pending) return;
+    int32_t extra = std::min({c.proposed, rows_, logit_rows_});
+    const int32_t free = std::max(0, pages_ - std::max(0, promised_));
+    const auto more_pages = [&] {
+      return pages_for(c, c.pending + extra) - pages_for(c, c.pending);
+    };
+    while (extra > 0 && more_pages() > free) extra--;
+    if (extra <= 0) return;
+    pages_ -= more_pages();
+    rows_ -= extra;
+    logit_rows_ -= extra;
+    step.tokens += extra;
   }
 
  private:
@@ -177,6 +193,7 @@ void schedule(std::span<const Candidate> candidates, const ScheduleLimits& limit
     if (left <= 0) break;
     if (!is_decode(i)) left -= planner.take(i, left);
   }
+  for (Scheduled& step : out.steps) planner.extend(step);
   // Only one that was overtaken has been patient.
   if (out.passed >= 0 && std::none_of(out.steps.begin(), out.steps.end(),
                                       [&](const Scheduled& s) { return !at(s.candidate).running; }))

@@ -17,12 +17,19 @@ struct Candidate {
   int32_t priority = 0;       // higher first
   bool running = false;       // holds a sequence slot already
   bool copies_page = false;   // its last page is shared: writing it costs a page
-  bool all_rows = false;      // wants a logit row for every token, not only for the last
-  bool decodes = false;       // has given a token already: somebody is reading along
-  int32_t unpark_pages = 0;   // to bring back from host memory before it can run
-  int32_t window_pages = 0;   // the most it ever holds, where every layer has a window; 0: no bound
-  int32_t passed = 0;         // steps that admitted another past it, for want of pages
-  uint64_t served = 0;        // what its client was given: less first
+  // Of the pending tokens, those before the first one whose logit row is wanted: from there on
+  // every token wants one. -1: the last alone.
+  int32_t first_row = -1;
+  bool decodes = false;      // has given a token already: somebody is reading along
+  int32_t unpark_pages = 0;  // to bring back from host memory before it can run
+  int32_t window_pages = 0;  // the most it ever holds, where every layer has a window; 0: no bound
+  int32_t passed = 0;        // steps that admitted another past it, for want of pages
+  uint64_t served = 0;       // what its client was given: less first
+  // Guesses at what follows: verified, a row and a logit row each, when all pending tokens run and
+  // the step has room left.
+  int32_t proposed = 0;
+
+  int32_t rows_before() const { return first_row < 0 ? pending - 1 : first_row; }
 };
 
 // How often others may go past one that waits for pages: a long file does not stall the short
@@ -37,7 +44,7 @@ struct ScheduleLimits {
 
 struct Scheduled {
   int32_t candidate;  // index
-  int32_t tokens;     // >= 1
+  int32_t tokens;     // >= 1; beyond `pending`: proposed ones
 };
 
 struct Schedule {
@@ -63,6 +70,7 @@ struct Schedule {
 //  3. What is left of the step to long prompts, mixed_rows at most when somebody decodes: a quarter
 //     to start those that wait, while they hold at most half of the slots; half of the rest to the
 //     best ranked, then to the one with the least left, then by rank.
+//  4. What nobody else wants to verify the proposals of those that run all they have pending.
 //
 // A waiting sequence is admitted only if its whole history fits the pages that the running ones
 // will not need soon. Others go past one that does not fit, kPatience times. Allocates nothing

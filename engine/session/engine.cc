@@ -99,6 +99,9 @@ void Engine::start() {
   } catch (const std::system_error& error) {
     shutdown();
     throw Error(Status::kOutOfMemory, std::string("a thread cannot be started: ") + error.what());
+  } catch (...) {  // of memory: nothing may be left running
+    shutdown();
+    throw;
   }
 }
 
@@ -191,7 +194,7 @@ EngineStats Engine::stats() const {
   const std::lock_guard lock(mutex_);
   EngineStats stats = stats_;
   stats.running = static_cast<uint32_t>(running_.size());
-  stats.waiting = static_cast<uint32_t>(waiting_.size());
+  stats.waiting = static_cast<uint32_t>(waiting_.size() + n_held_);
   stats.pages_used = static_cast<uint64_t>(kv_.used());
   stats.pages_idle = static_cast<uint64_t>(kv_.idle());
   return stats;

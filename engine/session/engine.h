@@ -76,6 +76,11 @@ struct Sequence {
   uint64_t last_used = 0;  // in steps of the engine
 };
 
+struct ScoreInput {
+  std::span<const int32_t> tokens;
+  size_t n_context = 1;  // given; the tokens from there on are scored
+};
+
 struct EngineStats {
   uint32_t running = 0, waiting = 0;
   uint64_t steps = 0, tokens_prefilled = 0, tokens_generated = 0;
@@ -125,6 +130,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   using RowSink = std::function<void(size_t row, std::span<const float> values)>;
   void eval(const std::shared_ptr<Sequence>& sequence, std::vector<int32_t> tokens, bool all_rows,
             RowSink sink);
+  // Log-probabilities of given tokens after those before them; see ScoreInput. Waits. `logprobs`
+  // and, unless null, `likeliest` hold one entry per scored token, input after input.
+  void score(std::span<const ScoreInput> inputs, float* logprobs, int32_t* likeliest);
   // Pooled hidden states, (inputs, d_model). Waits.
   void embed(std::span<const std::span<const int32_t>> inputs, Pooling pooling, bool normalize,
              float* out);
@@ -143,6 +151,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   std::shared_ptr<Task> make_task(RequestOptions options);
   void check_fits(Task& task) const;
+  void reserve(Task& task);
   void enqueue(std::vector<std::shared_ptr<Task>> tasks);
   void run_to_end(const std::vector<std::shared_ptr<Task>>& tasks);
   void step_once();
@@ -159,7 +168,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void append_to_batch(Task& task, int32_t n_tokens);
   void after_step();
   void take_rows(Task& task);
-  Finish take_token(Task& task);
+  Finish take_tokens(Task& task);
+  Finish take_token(Task& task, int32_t logit_row);
+  void propose(Task& task);
+  void record_step(Task& task, bool decode, uint32_t generated) noexcept;
+  void queue(Task& task) noexcept;
+  void queue_samples(Task& task) noexcept;
   void finish(Task& task, Finish how, Status status, const std::string& error) noexcept;
   void fail_all(Status status, const std::string& error) noexcept;
   void deliver_callbacks();
@@ -173,6 +187,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void let_go_of_pages(Sequence& sequence) noexcept;
   int32_t window_pages() const noexcept;
   int32_t first_page_seen(int32_t position) const noexcept;
+  void trim_pages(Sequence& sequence) noexcept;  // to those that hold what is computed
   bool evict_idle() noexcept;
   static void check_idle(const Sequence& sequence);
 
@@ -183,6 +198,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::condition_variable work_;
   std::vector<std::shared_ptr<Task>> running_;  // in order of arrival
   WaitingQueue waiting_;                        // of Tasks, which keep themselves alive there
+  size_t n_held_ = 0;  // samples that wait for the prompt of one that runs or waits
   ClientLedger ledger_;
   uint64_t next_arrival_ = 1, plans_ = 0;
   std::vector<std::weak_ptr<Sequence>> sequences_;  // of sessions, for eviction

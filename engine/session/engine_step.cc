@@ -20,19 +20,40 @@ double seconds_between(Task::Clock::time_point a, Task::Clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
 }
 
+// A message, or none when there is no memory for it: what it explains happens all the same.
+template <class Make>
+std::string text(Make&& make) noexcept {
+  try {
+    return make();
+  } catch (...) {
+    return {};
+  }
+}
+
+// Of an Event or a Timeline.
+template <class T>
+void stamp_counts(const Task& task, T& out, Task::Clock::time_point now) {
+  const bool was_admitted = task.admitted != Task::Clock::time_point();
+  const bool has_token = task.first_token != Task::Clock::time_point();
+  out.prompt_tokens = task.prompt_tokens;
+  out.cached_tokens = task.cached_tokens;
+  out.generated_tokens = task.generated_tokens;
+  out.queue_seconds = seconds_between(task.submitted, was_admitted ? task.admitted : now);
+  out.prefill_seconds =
+      was_admitted ? seconds_between(task.admitted, has_token ? task.first_token : now) : 0;
+  out.decode_seconds = has_token ? seconds_between(task.first_token, task.last_token) : 0;
+}
+
 }  // namespace
 
 void Task::stamp(Event& event, Clock::time_point now) const noexcept {
-  const bool was_admitted = admitted != Clock::time_point();
-  const bool has_token = first_token != Clock::time_point();
-  event.prompt_tokens = prompt_tokens;
-  event.cached_tokens = cached_tokens;
-  event.generated_tokens = generated_tokens;
+  stamp_counts(*this, event, now);
   event.n_top = options.n_top;
-  event.queue_seconds = seconds_between(submitted, was_admitted ? admitted : now);
-  event.prefill_seconds =
-      was_admitted ? seconds_between(admitted, has_token ? first_token : now) : 0;
-  event.decode_seconds = has_token ? seconds_between(first_token, last_token) : 0;
+  event.logprob_sum = logprob_sum;
+}
+
+void Task::stamp(Timeline& out, Clock::time_point now) const noexcept {
+  stamp_counts(*this, out, now);
 }
 
 void Engine::step_once() {
@@ -63,19 +84,28 @@ void Engine::reap_ended() {
     if (task.request->cancelled()) {
       finish(task, Finish::kCancelled, Status::kOk, {});
     } else if (now >= task.deadline) {
-      finish(task, Finish::kError, Status::kTimeout,
-             "the request was not done within " + std::to_string(task.options.deadline_ms) + " ms");
+      finish(task, Finish::kError, Status::kTimeout, text([&] {
+               return "the request was not done within " +
+                      std::to_string(task.options.deadline_ms) + " ms";
+             }));
     }
   };
-  for (const std::shared_ptr<Task>& task : running_) reap(*task);
+  const auto reap_with_samples = [&](Task& task) {
+    for (const std::shared_ptr<Task>& sample : task.samples) reap(*sample);
+    n_held_ -= std::erase_if(task.samples, [](const auto& sample) { return sample->ended; });
+    reap(task);
+  };
+  for (const std::shared_ptr<Task>& task : running_) reap_with_samples(*task);
   sweep_running();
   if (cancels == cancels_seen_ && now < next_deadline_) return;
   cancels_seen_ = cancels;
   next_deadline_ = Task::Clock::time_point::max();
   waiting_.for_each([&](Waiting& waiting) {
     Task& task = static_cast<Task&>(waiting);
-    const auto deadline = task.deadline;
-    reap(task);
+    auto deadline = task.deadline;
+    for (const std::shared_ptr<Task>& sample : task.samples)
+      deadline = std::min(deadline, sample->deadline);
+    reap_with_samples(task);
     if (deadline > now) next_deadline_ = std::min(next_deadline_, deadline);
   });
 }
@@ -94,7 +124,8 @@ Candidate Engine::describe(Task& task) {
   c.priority = task.options.priority;
   c.running = task.running;
   c.copies_page = in_last != 0 && !kv_.writable(s.pages.back());
-  c.all_rows = task.all_rows;
+  c.first_row = std::max(0, static_cast<int32_t>(task.rowless_tokens()) - s.computed);
+  c.proposed = static_cast<int32_t>(task.proposed.size());
   c.decodes = task.generated_tokens > 0;
   if (window_ > 0) c.window_pages = window_pages();
   c.passed = task.passed;
@@ -143,9 +174,11 @@ bool Engine::make_room() {
   const int32_t best = best_ranked(candidates_);
   if (best < 0) return false;
   Task& task = *listed_[static_cast<size_t>(best)];
-  finish(task, Finish::kError, Status::kCapacity,
-         "the KV cache is full: the request has " + std::to_string(task.sequence->tokens.size()) +
-             " tokens, the cache holds " + std::to_string(kv_.total() * kernels::kPageTokens));
+  finish(task, Finish::kError, Status::kCapacity, text([&] {
+           return "the KV cache is full: the request has " +
+                  std::to_string(task.sequence->tokens.size()) + " tokens, the cache holds " +
+                  std::to_string(kv_.total() * kernels::kPageTokens);
+         }));
   sweep_running();
   return true;
 }
@@ -175,6 +208,7 @@ void Engine::preempt(Task& task) noexcept {
   task.running = false;
   waiting_.push(task);
   next_deadline_ = std::min(next_deadline_, task.deadline);
+  task.timeline.preemptions++;
   stats_.preemptions++;
 }
 
@@ -251,17 +285,19 @@ void Engine::append_to_batch(Task& task, int32_t n_tokens) {
   while (static_cast<int32_t>(s.pages.size()) * kernels::kPageTokens < end)
     s.pages.push_back(kv_.acquire());
 
-  const auto last = static_cast<int32_t>(s.tokens.size()) - 1;
-  const auto next_row = static_cast<int32_t>(task.history_tokens + task.rows_taken);
+  const auto known = static_cast<int32_t>(s.tokens.size());
+  const auto next_row = static_cast<int32_t>(task.rowless_tokens());
   task.step_tokens = n_tokens;
   task.first_logit_row = static_cast<int32_t>(batch_.logit_rows.size());
   for (int32_t position = begin; position < end; position++) {
     const int32_t row = batch_.n_rows();
     const auto page = s.pages[static_cast<size_t>(position / kernels::kPageTokens)];
-    batch_.tokens.push_back(s.tokens[static_cast<size_t>(position)]);
+    batch_.tokens.push_back(position < known
+                                ? s.tokens[static_cast<size_t>(position)]
+                                : task.proposed[static_cast<size_t>(position - known)]);
     batch_.positions.push_back(position);
     batch_.slots.push_back(int64_t{page} * kernels::kPageTokens + position % kernels::kPageTokens);
-    if (task.all_rows ? position >= next_row : position == last) batch_.logit_rows.push_back(row);
+    if (position >= next_row) batch_.logit_rows.push_back(row);
   }
   task.n_logit_rows = static_cast<int32_t>(batch_.logit_rows.size()) - task.first_logit_row;
   batch_.q_begin.push_back(batch_.n_rows());
@@ -278,8 +314,9 @@ void Engine::append_to_batch(Task& task, int32_t n_tokens) {
 void Engine::after_step() {
   for (const std::shared_ptr<Task>& task : step_tasks_) {
     Sequence& s = *task->sequence;
-    const bool decode = task->generated_tokens > 0 && task->step_tokens == 1;
-    const bool caught_up = s.computed + task->step_tokens == static_cast<int32_t>(s.tokens.size());
+    const auto known = static_cast<int32_t>(s.tokens.size());
+    const bool decode = task->generated_tokens > 0 && task->pending() == 1;
+    const bool caught_up = s.computed + task->step_tokens >= known;
     Finish how = Finish::kNone;
     Status status = Status::kOk;
     std::string error;
@@ -288,8 +325,9 @@ void Engine::after_step() {
         take_rows(*task);
         if (caught_up) how = Finish::kStop;
       } else if (caught_up) {
-        how = take_token(*task);
+        how = take_tokens(*task);
         if (how == Finish::kNone) {
+          if (task->lookup) propose(*task);
           task->stamp(task->delta, now_());
           task->request->publish(task->delta);
           task->delta.clear();
@@ -312,20 +350,73 @@ void Engine::after_step() {
       status = Status::kInternal;
     }
     const std::lock_guard lock(mutex_);
-    s.computed += task->step_tokens;
+    // Proposed tokens that were not taken leave no trace: their KV is forgotten, and overwritten.
+    const auto taken = static_cast<int32_t>(s.tokens.size()) - known;
+    s.computed = std::min(s.computed + task->step_tokens, known + std::max(0, taken - 1));
+    trim_pages(s);
     s.last_used = stats_.steps;
     index_pages(s);
     if (window_ > 0) let_go_of_pages(s);
     ledger_.charge(task->client, static_cast<uint64_t>(task->step_tokens) *
                                      (decode ? kDecodeCharge : kPrefillCharge));
     if (!decode) stats_.tokens_prefilled += static_cast<uint64_t>(task->step_tokens);
-    if (task->generates() && caught_up) stats_.tokens_generated++;
+    stats_.tokens_generated += static_cast<uint64_t>(taken);
+    if (task->generates()) record_step(*task, decode, static_cast<uint32_t>(taken));
+    if (taken > 0) queue_samples(*task);
     if (how != Finish::kNone) finish(*task, how, status, error);
   }
   const std::lock_guard lock(mutex_);
   stats_.steps++;
   step_tasks_.clear();
   sweep_running();
+}
+
+// Under the lock, when the step's tokens are computed.
+void Engine::record_step(Task& task, bool decode, uint32_t generated) noexcept {
+  Timeline& t = task.timeline;
+  (decode ? t.decode_steps : t.prefill_steps)++;
+  const auto now = now_();
+  task.stamp(t, now);
+  StepRecord step;
+  step.seconds = seconds_between(task.submitted, now);
+  step.tokens = static_cast<uint32_t>(task.step_tokens);
+  step.generated = generated;
+  step.batch_tokens = static_cast<uint32_t>(batch_.n_rows());
+  step.batch_sequences = static_cast<uint32_t>(batch_.n_seqs());
+  step.pages = static_cast<uint32_t>(task.sequence->pages.size()) -
+               static_cast<uint32_t>(task.sequence->first_page);
+  t.batch_tokens += step.batch_tokens;
+  t.batch_sequences += step.batch_sequences;
+  t.pages = step.pages;
+  t.most_pages = std::max(t.most_pages, step.pages);
+  task.request->record(t, task.options.keep_steps ? &step : nullptr);
+}
+
+// Into the queue, which was reserved for it. Under the lock.
+void Engine::queue(Task& task) noexcept {
+  task.arrival = next_arrival_++;
+  task.cost = static_cast<uint64_t>(task.pending());
+  next_deadline_ = std::min(next_deadline_, task.deadline);
+  task.self = task.shared_from_this();
+  waiting_.push(task);
+}
+
+// Those that wait for the prompt of `task` are queued. Where it is computed they find its pages in
+// the cache; where it ended before, the first of them takes its place. Under the lock.
+void Engine::queue_samples(Task& task) noexcept {
+  if (task.samples.empty()) return;
+  std::vector<std::shared_ptr<Task>> samples = std::move(task.samples);
+  task.samples.clear();
+  if (task.generated_tokens > 0) {
+    for (const std::shared_ptr<Task>& sample : samples) queue(*sample);
+    n_held_ -= samples.size();
+    return;
+  }
+  const std::shared_ptr<Task> first = std::move(samples.front());
+  samples.erase(samples.begin());
+  first->samples = std::move(samples);
+  n_held_--;
+  queue(*first);
 }
 
 void Engine::take_rows(Task& task) {
@@ -336,13 +427,41 @@ void Engine::take_rows(Task& task) {
   }
 }
 
-Finish Engine::take_token(Task& task) {
+// The row after the last known token chooses the next one; as long as that is the one proposed, the
+// row after it is what a step of its own would have computed.
+Finish Engine::take_tokens(Task& task) {
+  Finish how = Finish::kNone;
+  int32_t accepted = 0;
+  for (int32_t i = 0; i < task.n_logit_rows; i++) {
+    how = take_token(task, task.first_logit_row + i);
+    if (how != Finish::kNone || i + 1 == task.n_logit_rows ||
+        task.sequence->tokens.back() != task.proposed[static_cast<size_t>(i)])
+      break;
+    accepted++;
+  }
+  if (task.lookup) task.lookup->judge(task.n_logit_rows - 1, accepted);
+  task.timeline.proposed_tokens += static_cast<uint32_t>(task.n_logit_rows - 1);
+  task.timeline.accepted_tokens += static_cast<uint32_t>(accepted);
+  return how;
+}
+
+void Engine::propose(Task& task) {
+  const size_t known = task.sequence->tokens.size();
+  size_t room = options_.max_context - known;
+  if (task.options.max_tokens != 0)
+    room = std::min<size_t>(room, task.options.max_tokens - task.generated_tokens);
+  // One token comes without being proposed.
+  task.lookup->propose(task.sequence->tokens, room - 1, task.proposed);
+}
+
+Finish Engine::take_token(Task& task, int32_t logit_row) {
   std::vector<int32_t>& history = task.sequence->tokens;
-  const auto logits = executor_->logits(task.first_logit_row);
+  const auto logits = executor_->logits(logit_row);
   const int32_t token = task.sampler->sample(logits, history, history.size());
   if (task.options.logprobs) {
     const LogProbs logprobs(logits);
     task.delta.logprobs.push_back(logprobs.of(token));
+    task.logprob_sum += static_cast<double>(task.delta.logprobs.back());
     logprobs.top(task.options.n_top, task.top_scratch);
     task.delta.top.insert(task.delta.top.end(), task.top_scratch.begin(), task.top_scratch.end());
   }
@@ -377,6 +496,10 @@ void Engine::finish(Task& task, Finish how, Status status, const std::string& er
   task.self.reset();
   ledger_.leave(task.client);
   std::erase(listed_, &task);
+  queue_samples(task);
+  task.stamp(task.timeline, now_());
+  task.timeline.pages = 0;
+  task.request->record(task.timeline, nullptr);
   Sequence& s = *task.sequence;
   if (task.own_sequence || s.dropped) {
     release_pages(s);
@@ -424,7 +547,8 @@ void Engine::fail_all(Status status, const std::string& error) noexcept {
   };
   for (const std::shared_ptr<Task>& task : running_) end(*task);
   sweep_running();
-  waiting_.for_each([&](Waiting& task) { end(static_cast<Task&>(task)); });
+  while (!waiting_.empty())  // those that end leave their samples there
+    waiting_.for_each([&](Waiting& task) { end(static_cast<Task&>(task)); });
 }
 
 }  // namespace dasan

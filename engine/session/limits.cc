@@ -11,6 +11,7 @@ namespace dasan {
 namespace {
 
 constexpr uint32_t kDefaultContextLimit = 32768;
+constexpr int32_t kLogitRows = 32;
 
 [[noreturn]] void bad_argument(std::string message) {
   throw Error(Status::kInvalidArgument, std::move(message));
@@ -82,7 +83,8 @@ ExecLimits exec_limits(const Model& model, const EngineOptions& o) {
   ExecLimits limits;
   limits.max_rows = static_cast<int32_t>(o.max_batch_tokens);
   limits.max_seqs = static_cast<int32_t>(std::min(o.max_sequences, o.max_batch_tokens));
-  limits.max_logit_rows = limits.max_seqs;
+  // Scored texts and verified proposals want more than a row of each sequence.
+  limits.max_logit_rows = std::min(limits.max_rows, std::max(limits.max_seqs, kLogitRows));
   limits.max_context = static_cast<int32_t>(o.max_context);
   limits.n_threads = static_cast<int32_t>(o.n_threads);
   limits.kv_dtype = kv_dtype(model, o.kv_type);

@@ -44,6 +44,7 @@ void Request::publish(const Event& delta) {
   m.queue_seconds = delta.queue_seconds;
   m.prefill_seconds = delta.prefill_seconds;
   m.decode_seconds = delta.decode_seconds;
+  m.logprob_sum = delta.logprob_sum;
   if (m.empty()) return;
   changed_.notify_all();
   for (Waiter* waiter : waiters_) waiter->signal();
@@ -56,6 +57,27 @@ void Request::publish_failure(Status status) noexcept {
   mailbox_.status = status;
   changed_.notify_all();
   for (Waiter* waiter : waiters_) waiter->signal();
+}
+
+void Request::record(const Timeline& timeline, const StepRecord* step) noexcept {
+  const std::lock_guard lock(mutex_);
+  timeline_ = timeline;
+  if (step == nullptr) return;
+  try {
+    steps_.push_back(*step);
+  } catch (...) {
+    // A record less; the totals of the timeline have it.
+  }
+}
+
+Timeline Request::timeline() const {
+  const std::lock_guard lock(mutex_);
+  return timeline_;
+}
+
+std::vector<StepRecord> Request::steps() const {
+  const std::lock_guard lock(mutex_);
+  return steps_;
 }
 
 bool Request::take(Event& event) {

@@ -37,6 +37,7 @@ struct Event {
   int32_t n_top = 0;
   uint32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
+  double logprob_sum = 0;  // of all generated tokens, when asked for
 
   bool empty() const noexcept { return !done && tokens.empty() && text.empty(); }
   void clear() noexcept {  // keeps the memory
@@ -51,6 +52,25 @@ struct Event {
   }
 };
 
+// One step that a request took part in.
+struct StepRecord {
+  double seconds = 0;                              // from submission to the end of the step
+  uint32_t tokens = 0;                             // of the request, guesses included
+  uint32_t generated = 0;                          // that came of it
+  uint32_t batch_tokens = 0, batch_sequences = 0;  // of the step
+  uint32_t pages = 0;                              // that the request held, shared ones included
+};
+
+// What a request went through so far.
+struct Timeline {
+  uint32_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  uint32_t prefill_steps = 0, decode_steps = 0, preemptions = 0;
+  uint32_t proposed_tokens = 0, accepted_tokens = 0;
+  uint32_t pages = 0, most_pages = 0;
+  uint64_t batch_tokens = 0, batch_sequences = 0;  // summed over its steps
+  double queue_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
+};
+
 struct RequestOptions {
   std::shared_ptr<Sequence> sequence;  // of a session; null: a fresh one
   std::vector<int32_t> prompt;
@@ -60,7 +80,10 @@ struct RequestOptions {
   uint64_t client = 0;      // who asks, for fairness between them
   uint64_t cache_salt = 0;  // KV is shared with requests of the same salt only
   bool ignore_eos = false, render_special = false, logprobs = false;
+  bool keep_steps = false;  // for Request::steps()
   int32_t n_top = 0;
+  uint32_t speculate = 0;  // most tokens guessed and verified in one step; 0: none
+  uint32_t n_samples = 0;  // requests over one prompt, the i-th with seed + i; 0: 1
   SamplingParams sampling;
   std::vector<std::string> stop;
   // Nonzero cancels. Called under no lock, never again after the one with done set.
@@ -95,6 +118,8 @@ class Request {
   bool wait(std::chrono::steady_clock::time_point deadline);
   bool ready() const;
   bool has_callback() const noexcept { return has_callback_; }
+  Timeline timeline() const;
+  std::vector<StepRecord> steps() const;  // when RequestOptions asked to keep them
   void add_waiter(Waiter* waiter);
   void remove_waiter(Waiter* waiter);
 
@@ -105,6 +130,7 @@ class Request {
   void publish(const Event& delta);
   // The last event when there is no memory left for more: its status alone.
   void publish_failure(Status status) noexcept;
+  void record(const Timeline& timeline, const StepRecord* step) noexcept;  // null: keep none
   // Takes and hands to the callback whatever there is; an exception of the callback cancels.
   void deliver(const std::function<int32_t(const Event&)>& callback);
   void wait_callback_idle();
@@ -115,6 +141,8 @@ class Request {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Event mailbox_;
+  Timeline timeline_;
+  std::vector<StepRecord> steps_;
   Event delivered_;  // what the callback is looking at; its thread's alone
   bool done_taken_ = false;
   bool in_callback_ = false, callback_closed_ = false;

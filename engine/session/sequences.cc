@@ -48,12 +48,16 @@ void Engine::truncate(Sequence& sequence, size_t n_tokens) noexcept {
     return;
   }
   sequence.computed = computed;
-  const auto pages = static_cast<size_t>(pages_for_tokens(static_cast<size_t>(computed)));
+  trim_pages(sequence);
+}
+
+void Engine::trim_pages(Sequence& sequence) noexcept {
+  const auto pages = static_cast<size_t>(pages_for_tokens(static_cast<size_t>(sequence.computed)));
   while (sequence.pages.size() > pages) {
     if (sequence.pages.back() >= 0) kv_.release(sequence.pages.back());
     sequence.pages.pop_back();
   }
-  sequence.indexed = std::min(sequence.indexed, computed / kernels::kPageTokens);
+  sequence.indexed = std::min(sequence.indexed, sequence.computed / kernels::kPageTokens);
 }
 
 void Engine::rewind(Sequence& sequence, size_t n_tokens) {

@@ -313,11 +313,12 @@ typedef struct dasan_event {
   uint32_t n_top;
   uint32_t prompt_tokens, cached_tokens, generated_tokens, reserved;
   double queue_seconds, prefill_seconds, decode_seconds; /* so far */
+  double logprob_sum; /* of all generated tokens so far, when asked for: best of several samples */
 } dasan_event;
 #define DASAN_EVENT_INIT                                                                           \
   {                                                                                                \
     (uint32_t)sizeof(dasan_event), 0, 0, 0, NULL, NULL, NULL, {NULL, 0}, {NULL, 0}, 0, 0, 0, 0, 0, \
-        0, 0, 0, 0                                                                                 \
+        0, 0, 0, 0, 0                                                                              \
   }
 typedef int32_t (*dasan_event_fn)(void* user, const dasan_event* event); /* nonzero cancels */
 
@@ -347,7 +348,8 @@ typedef struct dasan_sampling {
 enum {
   DASAN_REQ_LOGPROBS = 1u << 0,
   DASAN_REQ_IGNORE_EOS = 1u << 1,
-  DASAN_REQ_RENDER_SPECIAL = 1u << 2 /* control tokens appear in the text */
+  DASAN_REQ_RENDER_SPECIAL = 1u << 2, /* control tokens appear in the text */
+  DASAN_REQ_STEPS = 1u << 3           /* keeps a record of each step, for dasan_request_steps */
 };
 typedef struct dasan_request_params {
   uint32_t struct_size, flags; /* DASAN_REQ_* */
@@ -369,14 +371,21 @@ typedef struct dasan_request_params {
   uint64_t cache_salt; /* KV of prompts is shared among requests of one salt only: give
                           tenants or security grades their own. On a session with a history:
                           that history's, or 0 */
+  uint32_t speculate;  /* most tokens guessed ahead and verified in one step, at most 32; 0 =
+                          none. The answer is the same to the bit, only sooner where the text
+                          repeats itself or its prompt: editing, summarising, code */
+  uint32_t n_samples;  /* answers to one prompt, whose KV they share; 0 = 1. Each is a request
+                          of its own: the i-th with seed + i, to the bit what it would be
+                          alone. Not with a session: fork that */
 } dasan_request_params;
 #define DASAN_REQUEST_PARAMS_INIT                                                              \
   {                                                                                            \
     (uint32_t)sizeof(dasan_request_params), 0, NULL, NULL, 0, 0, 0, 0, 0, NULL, NULL, 0, NULL, \
-        NULL, 0, 0                                                                             \
+        NULL, 0, 0, 0, 0                                                                       \
   }
 
-/* All or nothing: on failure no request was queued. The prompt is copied. [any thread] */
+/* All or nothing: on failure no request was queued. The prompt is copied. `out` receives one
+ * request per parameters, or n_samples of them in a row where those ask for more. [any thread] */
 DASAN_API dasan_status dasan_submit(dasan_engine* e, const dasan_request_params* const* params,
                                     size_t n, dasan_request** out);
 /* Next event; timeout_ms 0 polls, UINT32_MAX waits. DASAN_E_TIMEOUT: none came. After DONE, or on a
@@ -391,6 +400,33 @@ DASAN_API dasan_status dasan_wait_any(dasan_request* const* rs, size_t n, uint32
 DASAN_API void dasan_request_cancel(const dasan_request* r);
 DASAN_API void dasan_request_release(dasan_request* r); /* cancels if running; its callback has
                                                            returned for good when this returns */
+
+/* What a request went through so far, also after its end. */
+typedef struct dasan_timeline {
+  uint32_t struct_size;
+  uint32_t prompt_tokens, cached_tokens, generated_tokens;
+  uint32_t prefill_steps, decode_steps; /* chunks of the prompt, also again after a preemption */
+  uint32_t preemptions;                 /* times its pages were taken, to be computed again */
+  uint32_t proposed_tokens, accepted_tokens; /* of params.speculate */
+  uint32_t pages, most_pages;                /* KV pages held now, and at most */
+  uint32_t reserved;
+  uint64_t batch_tokens, batch_sequences; /* of its steps, summed: how much company it had */
+  double queue_seconds, prefill_seconds, decode_seconds;
+} dasan_timeline;
+#define DASAN_TIMELINE_INIT \
+  { (uint32_t)sizeof(dasan_timeline), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+DASAN_API dasan_status dasan_request_get_timeline(const dasan_request* r, dasan_timeline* out);
+typedef struct dasan_step { /* frozen layout */
+  double seconds;           /* from submit to the step's end */
+  uint32_t tokens;          /* of the request: 1 decodes, more are a chunk or verified guesses */
+  uint32_t generated;       /* that came of it */
+  uint32_t batch_tokens, batch_sequences; /* of the whole step */
+  uint32_t pages;                         /* held by the request */
+  uint32_t reserved;
+} dasan_step;
+/* The steps so far, of a request with DASAN_REQ_STEPS; none without. */
+DASAN_API dasan_status dasan_request_steps(const dasan_request* r, dasan_step* steps, size_t cap,
+                                           size_t* len);
 
 /* ---- sessions: KV reuse, rewind, fork, save -------------------------------------------------- */
 
@@ -419,6 +455,17 @@ enum { DASAN_EVAL_ALL_LOGITS = 1u << 0 };
  * floats. Waits until the engine has run it (steps it with DRIVE_CALLER). */
 DASAN_API dasan_status dasan_session_eval(dasan_session* s, const int32_t* tokens, size_t n,
                                           uint32_t flags, float* logits, size_t cap);
+
+typedef struct dasan_score_input { /* frozen layout */
+  const int32_t* tokens;
+  size_t n_tokens;
+  size_t n_context; /* the first n_context (at least 1) are given; the others are scored */
+} dasan_score_input;
+/* Log-probability of each scored token after all before it: perplexity, classification, choosing
+ * among given answers. One float per scored token, input after input; `likeliest` (may be NULL)
+ * receives the token the model expected there. cap counts entries of each. [any thread] */
+DASAN_API dasan_status dasan_score(dasan_engine* e, const dasan_score_input* inputs, size_t n,
+                                   float* logprobs, int32_t* likeliest, size_t cap);
 
 enum { DASAN_POOL_MEAN = 1, DASAN_POOL_CLS = 2, DASAN_POOL_LAST = 3 };
 typedef struct dasan_tokens { /* frozen layout */
