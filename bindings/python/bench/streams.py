@@ -64,7 +64,7 @@ def main() -> None:
         for name, times in seconds.items():
             median = statistics.median(times[1:])  # the first round warms up
             rate = o.streams * o.tokens / median
-            print(f"{name:<8} {rate:10,.0f} tokens/s  {100 * (median / base - 1):+6.2f} %")
+            print(f"{name:<8} {rate:10,.1f} tokens/s  {100 * (median / base - 1):+6.2f} %")
 
 
 if __name__ == "__main__":

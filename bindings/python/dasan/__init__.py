@@ -6,6 +6,8 @@
         print(chunk.text, end="", flush=True)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._native import build_info
 from .answer import Answer, Chunk, Timeline, TokenLogprob
 from .engine import Engine, Prompt
@@ -28,7 +30,10 @@ from .errors import (
 from .model import Encoding, Message, Model, ModelInfo
 from .options import GenerateOptions
 from .session import Session
-from .stream import AsyncStream, Stream
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .astream import AsyncStream as AsyncStream
 
 __all__ = [
     "Answer", "AsyncStream", "BufferTooSmallError", "CancelledError", "CapacityError", "Chunk",
@@ -37,3 +42,11 @@ __all__ = [
     "NotFoundError", "OutOfMemoryError", "Prompt", "ReadError", "Session", "StateError", "Stream",
     "Timeline", "TokenLogprob", "UnsupportedError", "build_info",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncStream":  # loads asyncio
+        from .astream import AsyncStream
+
+        return AsyncStream
+    raise AttributeError(f"module 'dasan' has no attribute {name!r}")

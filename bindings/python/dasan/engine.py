@@ -3,7 +3,6 @@ once; their requests share the batch."""
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import weakref
@@ -18,12 +17,14 @@ from .errors import InvalidArgumentError
 from .model import Message, Model
 from .options import GenerateOptions, Submission
 from .session import Session
-from .stream import AsyncStream, Stream, submit
+from .stream import Stream
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
     from typing_extensions import Unpack
+
+    from .astream import AsyncStream
 
 Prompt = str | Sequence[int] | Sequence[Message]
 
@@ -68,6 +69,7 @@ class Engine:
         max_queued: int = 0,
         kv_bytes: int = 0,
         kv_type: str = "auto",
+        prefix_cache: bool = True,
     ) -> None:
         self.model = model if isinstance(model, Model) else Model(model)
         params = engine_params(
@@ -75,6 +77,7 @@ class Engine:
                 "max_sequences": max_sequences, "max_batch_tokens": max_batch_tokens,
                 "max_context": max_context, "n_threads": threads, "max_queued": max_queued,
                 "kv_bytes": kv_bytes, "kv_type": kv_type,
+                "flags": 0 if prefix_cache else lib.DASAN_ENGINE_NO_PREFIX_CACHE,
             }
         )  # fmt: skip
         out = ffi.new("dasan_engine **")
@@ -131,6 +134,8 @@ class Engine:
 
     def astream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
         """Like stream, for the running event loop."""
+        from .astream import AsyncStream
+
         return AsyncStream(self, Submission(self.prompt_tokens(prompt), options))
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Answer:
@@ -229,6 +234,8 @@ class Engine:
     async def aembed(
         self, inputs: Sequence[str | Sequence[int]], *, pooling: str = "mean", normalize: bool = True
     ) -> NDArray[numpy.float32]:
+        import asyncio
+
         return await asyncio.to_thread(self.embed, inputs, pooling=pooling, normalize=normalize)
 
     def score(self, prompt: Prompt, continuation: str | Sequence[int]) -> list[float]:
@@ -251,5 +258,3 @@ def nth_sample(options: GenerateOptions, i: int) -> GenerateOptions:
         sample["seed"] = (options["seed"] + i) % 2**64
     return sample
 
-
-__all__ = ["Engine", "Prompt", "engine_params", "nth_sample", "submit"]

@@ -33,6 +33,8 @@ class GenerateOptions(TypedDict, total=False):
     top_logprobs: int  # alternatives per token, at most 20; implies logprobs
     timeout: float  # seconds from submission; late: DeadlineError
     priority: int  # higher first
+    client: int  # who asks: of one priority, the client that was served least goes first
+    cache_salt: int  # KV of prompts is shared among requests of one salt only
     ignore_eos: bool
     render_special: bool  # control tokens appear in the text
     session: Session  # continues its history
@@ -55,6 +57,8 @@ class Submission:
         params.prompt, params.n_prompt = self.prompt, len(self.prompt)
         params.max_tokens = integer("max_tokens", options.get("max_tokens") or 0)
         params.priority = integer("priority", options.get("priority", 0), "int32_t")
+        params.client = integer("client", options.get("client", 0), "uint64_t")
+        params.cache_salt = integer("cache_salt", options.get("cache_salt", 0), "uint64_t")
         params.deadline_ms = _milliseconds(options.get("timeout"))
         flags = 0
         n_top = integer("top_logprobs", options.get("top_logprobs") or 0)

@@ -1,18 +1,10 @@
-"""Streams of one generation: Stream for threads, AsyncStream for asyncio. Both take their chunks from
-the engine's scheduler; a consumer that lags gets fewer, larger chunks and slows nobody down.
-
-A Stream pulls with the GIL released. An AsyncStream is told by the engine's callback thread; all the
-streams of one event loop share one wake-up, however many have something to say.
+"""Stream: one generation as an iterator. It takes its chunks from the engine's scheduler, with the GIL
+released; a consumer that lags gets fewer, larger chunks and slows nobody down.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
-import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +19,9 @@ if TYPE_CHECKING:
 _SLICE_MS = 200  # how long a pull is deaf to Ctrl-C
 
 
-class _Base:
+class BaseStream:
+    """What both kinds of stream are."""
+
     def __init__(self, engine: Engine, seed: int) -> None:
         self._engine = engine  # a stream keeps its engine going
         self._collector = Collector(seed)
@@ -52,7 +46,7 @@ class _Base:
         if request is not None:
             lib.dasan_request_cancel(request)
 
-    def _took(self, chunk: Chunk) -> Chunk:
+    def _take(self, chunk: Chunk) -> Chunk:
         self._collector.add(chunk)
         if chunk.finish is not None:
             self._request = None
@@ -61,7 +55,7 @@ class _Base:
         return chunk
 
 
-class Stream(_Base, Iterator[Chunk]):
+class Stream(BaseStream, Iterator[Chunk]):
     """An iterator of chunks. Closing it, or dropping it, cancels what is left."""
 
     def __init__(self, engine: Engine, submission: Submission) -> None:
@@ -77,7 +71,7 @@ class Stream(_Base, Iterator[Chunk]):
             status = lib.dasan_request_next(request, self._event, _SLICE_MS)
             if status != lib.DASAN_E_TIMEOUT:
                 check(status)
-                return self._took(read_event(self._event))
+                return self._take(read_event(self._event))
 
     def read(self) -> Answer:
         """Takes what is left and returns the whole."""
@@ -95,161 +89,6 @@ class Stream(_Base, Iterator[Chunk]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Waker:
-    """Wakes one event loop, once for all streams that have something."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
-        self._ready: deque[_Mailbox] = deque()
-        self._scheduled = False
-
-    def notify(self, mailbox: _Mailbox) -> None:
-        """[any thread]"""
-        self._ready.append(mailbox)
-        if self._scheduled:
-            return
-        self._scheduled = True
-        loop = self._loop()
-        if loop is None:
-            return
-        try:
-            loop.call_soon_threadsafe(self._run)
-        except RuntimeError:
-            pass  # the loop is closed and nobody waits any more
-
-    def _run(self) -> None:
-        self._scheduled = False  # before looking: a later notify schedules again
-        while self._ready:
-            self._ready.popleft().wake()
-
-
-_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
-
-
-class _Mailbox:
-    """Where the callback thread leaves chunks for one stream. It does not know the stream, so that
-    dropping the stream is noticed."""
-
-    __slots__ = ("chunks", "handle", "queued", "waiter", "waker")
-
-    def __init__(self, waker: _Waker) -> None:
-        self.chunks: deque[Chunk] = deque()
-        self.waiter: asyncio.Future[None] | None = None
-        self.waker = waker
-        self.queued = False
-        self.handle: Any = ffi.new_handle(self)
-
-    def put(self, chunk: Chunk) -> None:
-        self.chunks.append(chunk)
-        if not self.queued:
-            self.queued = True
-            self.waker.notify(self)
-
-    def wake(self) -> None:
-        self.queued = False
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-
-class _Pace(threading.local):
-    """Bounds how often one callback thread takes the GIL. What waits meanwhile gathers in the library
-    and comes as fewer, larger events; models slower than the bound never notice it."""
-
-    n = 0
-    since = 0.0
-
-    def step(self) -> None:
-        self.n += 1
-        if self.n < _BURST:
-            return
-        now = time.monotonic()
-        wait = _BURST_SECONDS - (now - self.since)
-        if wait > 0:
-            time.sleep(wait)
-            now += wait
-        self.n, self.since = 0, now
-
-
-_BURST, _BURST_SECONDS = 16, 0.004  # 4,000 events a second
-_pace = _Pace()
-
-
-@ffi.callback("int32_t(void *, dasan_event *)", error=1)  # type: ignore[untyped-decorator]
-def _on_event(user: Any, event: Any) -> int:
-    mailbox: _Mailbox = ffi.from_handle(user)
-    mailbox.put(read_event(event))
-    _pace.step()
-    return 0
-
-
-class AsyncStream(_Base, AsyncIterator[Chunk]):
-    """An asynchronous iterator of chunks. Cancelling the task that waits for it, closing it or
-    dropping it cancels what is left."""
-
-    def __init__(self, engine: Engine, submission: Submission) -> None:
-        super().__init__(engine, submission.seed)
-        loop = asyncio.get_running_loop()
-        waker = _wakers.get(loop)
-        if waker is None:
-            waker = _wakers[loop] = _Waker(loop)
-        self._mailbox: _Mailbox | None = _Mailbox(waker)
-        submission.params.on_event = _on_event
-        submission.params.user = self._mailbox.handle
-        self._request = submit(engine, [submission])[0]
-
-    async def __anext__(self) -> Chunk:
-        mailbox = self._mailbox
-        if mailbox is None or (self._request is None and not mailbox.chunks):
-            raise StopAsyncIteration
-        while not mailbox.chunks:
-            mailbox.waiter = asyncio.get_running_loop().create_future()
-            try:
-                await mailbox.waiter
-            except asyncio.CancelledError:
-                self._drop()
-                raise
-            finally:
-                mailbox.waiter = None
-        chunk = mailbox.chunks.popleft()
-        while mailbox.chunks:
-            chunk.add(mailbox.chunks.popleft())
-        if chunk.finish is not None:
-            self._drop()
-        return self._took(chunk)
-
-    async def read(self) -> Answer:
-        """Takes what is left and returns the whole."""
-        async for _ in self:
-            pass
-        return self.answer
-
-    def _drop(self) -> None:
-        request, self._request = self._request, None
-        del request  # its callback has returned for good, after which the mailbox may go
-        mailbox, self._mailbox = self._mailbox, None
-        if mailbox is not None:
-            mailbox.handle = None  # the handle and the mailbox hold each other
-            waiter = mailbox.waiter
-            if waiter is not None and not waiter.done():
-                mailbox.chunks.append(Chunk(finish="cancelled"))
-                waiter.set_result(None)
-
-    async def aclose(self) -> None:
-        self._drop()
-
-    def __del__(self) -> None:
-        self._drop()
-
-    async def __aenter__(self) -> AsyncStream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._drop()
 
 
 def submit(engine: Engine, submissions: list[Submission]) -> list[Any]:

@@ -18,7 +18,7 @@ import dasan
 
 
 def start(source: Path, output: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dasan.batch", str(DEMO), str(source), "-o", str(output), "-n", "40", *more]
+    command = [sys.executable, "-m", "dasan.batch", str(DEMO), str(source), "-o", str(output), "-n", "40", "--threads", "1", *more]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

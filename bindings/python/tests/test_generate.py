@@ -228,3 +228,17 @@ def test_answer_in_a_notebook(engine: dasan.Engine) -> None:
     answer = engine.chat("여권은 어디서 만드나요?")
     html = answer._repr_html_()
     assert "prefill" in html and "tokens/s" in html and str(answer)[:4] in html
+
+
+def test_a_salt_keeps_prompts_apart(model: dasan.Model) -> None:
+    prompt = list(range(5, 205))
+    with dasan.Engine(model, threads=1, kv_bytes=4 << 20) as engine:
+
+        def cached(salt: int) -> int:
+            return engine.generate(prompt, max_tokens=1, cache_salt=salt, client=salt).timeline.cached_tokens
+
+        assert cached(1) == 0 and cached(1) > 100  # its own is found again
+        assert cached(2) == 0  # another's is not
+        assert cached(0) == 0
+    with dasan.Engine(model, threads=1, kv_bytes=4 << 20, prefix_cache=False) as engine:
+        assert cached(1) == 0 and cached(1) == 0

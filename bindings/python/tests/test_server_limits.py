@@ -160,7 +160,7 @@ def test_keys_limits_and_audit(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "dasan.server", "--keys", str(keys), "--new-key", name]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    first, second = new("복지과"), new("batch")
+    first, second, third = new("복지과"), new("batch"), new("other")
     entries = json.loads(keys.read_text())
     assert first not in keys.read_text() and keys.stat().st_mode & 0o77 == 0
     entries["keys"][1]["requests_per_minute"] = 2
@@ -176,31 +176,38 @@ def test_keys_limits_and_audit(tmp_path: Path) -> None:
         limited = [server.request("POST", "/v1/chat/completions", CHAT, {"Authorization": f"Bearer {second}"}) for _ in range(3)]
         assert [status for status, _ in limited] == [200, 200, 429]
         assert "more than 2 requests in a minute" in limited[2][1]["error"]["message"]
+        # What one caller's prompt left in the cache, another does not find.
+        prompt = {"model": NAME, "prompt": "여권은 어디서 만드나요? " * 12, "max_tokens": 1}
+        cached = []
+        for key in (first, first, third):
+            _, answer = server.request("POST", "/v1/completions", prompt, {"Authorization": f"Bearer {key}"})
+            cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+        assert cached[0] == cached[2] == 0 and cached[1] > 32
         _, metrics = server.request("GET", "/metrics")
         assert 'dasan_tokens_total{caller="복지과",kind="completion"}' in metrics
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [r["caller"] for r in records] == ["복지과", "복지과", "batch", "batch"]
+    assert [r["caller"] for r in records[:4]] == ["복지과", "복지과", "batch", "batch"]
     assert records[1]["seeds"] == [7] and records[1]["finish"] == ["stop"] and len(records[1]["template_sha256"]) == 64
     assert first not in log.read_text() and "여권" not in log.read_text()
 
     count, head = audit.verify(log)
-    assert count == 4
+    assert count == 7
     lines = log.read_bytes().splitlines(keepends=True)
     for damaged in (
         lines[:1] + lines[2:],  # one removed
         [lines[1], lines[0], *lines[2:]],  # two swapped
         [lines[0].replace('"복지과"'.encode("ascii", "backslashreplace"), b'"x"'), *lines[1:]],  # one changed
-        [*lines[:3], lines[3][:-20]],  # one cut
+        [*lines[:6], lines[6][:-20]],  # one cut
     ):
         (tmp_path / "bad").write_bytes(b"".join(damaged))
         with pytest.raises(ValueError, match="bad:"):
             audit.verify(tmp_path / "bad")
-    (tmp_path / "short").write_bytes(b"".join(lines[:3]))
+    (tmp_path / "short").write_bytes(b"".join(lines[:6]))
     assert audit.verify(tmp_path / "short")[1] != head  # what --head is for
     again = audit.AuditLog(log)
     again.write({"request": "next"})
     again.close()
-    assert audit.verify(log)[0] == 5
+    assert audit.verify(log)[0] == 8
 
 
 def test_terminating_lets_answers_end() -> None:

@@ -96,7 +96,7 @@ class Service:
             "sampling": {
                 k: repr(v) if k == "logit_bias" else v
                 for k, v in job.options.items()
-                if k not in ("stop", "session", "seed")
+                if k not in ("stop", "session", "seed", "client", "cache_salt")
             },
             "seeds": job.seeds,
             "prompt_tokens": job.prompt_tokens, "completion_tokens": made,

@@ -15,10 +15,10 @@ from typing import Any
 
 from .. import errors as engine_errors
 from ..answer import Chunk, Timeline
+from ..astream import AsyncStream
 from ..engine import Engine, nth_sample
 from ..formats import OutputFormat, OutputReader, ToolCall
 from ..options import GenerateOptions
-from ..stream import AsyncStream
 from .errors import ApiError
 from .keys import Caller
 from .schemas import ChatMessage, ChatRequest, CompletionRequest, NamedTool, Sampling
@@ -182,6 +182,8 @@ def options_of(request: Sampling, caller: Caller, seconds: float) -> GenerateOpt
         presence_penalty=request.presence_penalty or 0.0,
         frequency_penalty=request.frequency_penalty or 0.0,
         priority=caller.priority,
+        client=caller.client,
+        cache_salt=caller.cache_salt,
     )
     if request.max_tokens is not None:
         options["max_tokens"] = request.max_tokens

@@ -1,7 +1,8 @@
 """API keys: who is calling, and what they may do.
 
-The file is JSON, {"keys": [{"name", "sha256", "priority", "max_concurrent", "requests_per_minute"}]},
-and holds digests, not keys. `dasan serve --new-key NAME --keys FILE` adds one and prints it once.
+The file is JSON, {"keys": [{"name", "sha256", "priority", "prefix_salt", "max_concurrent",
+"requests_per_minute"}]}, and holds digests, not keys. What one caller's prompts left in the KV cache is
+not another's to find, not even by timing; callers that may share name the same prefix_salt. `dasan serve --new-key NAME --keys FILE` adds one and prints it once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from typing import Any
 
 from .errors import ApiError
 
-_FIELDS = {"name": str, "sha256": str, "priority": int, "max_concurrent": int, "requests_per_minute": int}
+_FIELDS = {
+    "name": str, "sha256": str, "priority": int, "prefix_salt": str, "max_concurrent": int,
+    "requests_per_minute": int,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -30,12 +34,17 @@ class Caller:
     priority: int = 0
     max_concurrent: int = 0  # 0: any
     requests_per_minute: int = 0
+    prefix_salt: str = ""  # empty: the caller's own
     running: int = 0
+    client: int = field(default=0, init=False)
+    cache_salt: int = field(default=0, init=False)
     _allowance: float = field(default=0.0, repr=False)
     _last: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         self._allowance = float(self.requests_per_minute)
+        self.client = _number(f"client {self.name}") if self.digest else 0
+        self.cache_salt = _number(f"salt {self.prefix_salt or self.digest}") if self.digest else 0
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -74,6 +83,7 @@ class Keys:
             caller = Caller(
                 entry["name"], entry["sha256"], entry.get("priority", 0),
                 entry.get("max_concurrent", max_concurrent), entry.get("requests_per_minute", 0),
+                entry.get("prefix_salt", ""),
             )  # fmt: skip
             self._callers[caller.digest] = caller
 
@@ -88,6 +98,11 @@ class Keys:
             if hmac.compare_digest(known, given):
                 return caller
         raise ApiError(401, "the API key is not known", code="invalid_api_key")
+
+
+def _number(text: str) -> int:
+    """A 64-bit number that stands for a text, never 0, which is everybody's."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") or 1
 
 
 def digest(key: str) -> str:

@@ -56,7 +56,7 @@ class Metrics:
         family("dasan_disconnects_total", "counter", "Clients that left early.",
                [f"dasan_disconnects_total {self.disconnects}"])  # fmt: skip
         family("dasan_open_streams", "gauge", "Streams being sent.", [f"dasan_open_streams {self.open_streams}"])
-        gauges = ("running", "waiting", "kv_pages_total", "kv_pages_used")
+        gauges = ("running", "waiting", "kv_pages_total", "kv_pages_used", "kv_pages_idle")
         for key, value in engine.items():
             kind = "gauge" if key in gauges else "counter"
             name = f"dasan_engine_{key}" + ("" if kind == "gauge" else "_total")
