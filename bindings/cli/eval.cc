@@ -36,9 +36,10 @@ std::vector<Window> cut(const std::vector<int32_t>& text, int32_t begin_token, s
   for (size_t begin = 0, scored = 0; scored < text.size(); begin += stride) {
     const size_t end = std::min(begin + room, text.size());
     Window w;
-    if (extra != 0) w.tokens.push_back(begin_token);
-    w.tokens.insert(w.tokens.end(), text.begin() + static_cast<std::ptrdiff_t>(begin),
-                    text.begin() + static_cast<std::ptrdiff_t>(end));
+    w.tokens.assign(extra + end - begin, begin_token);
+    std::copy(text.begin() + static_cast<std::ptrdiff_t>(begin),
+              text.begin() + static_cast<std::ptrdiff_t>(end),
+              w.tokens.begin() + static_cast<std::ptrdiff_t>(extra));
     // Nothing precedes the very first token of a text without a begin token.
     w.n_context = std::max<size_t>(1, scored - begin + extra);
     scored = end;
