@@ -1,14 +1,15 @@
 /* dasan.h - the C interface of libdasan. C99; no C++, CUDA or Eigen type appears here.
  *
  * Objects      model    immutable weights, tokenizer and chat template; share freely
- *              engine   scheduler and KV pages over one model; owns (or borrows) the thread that
- * steps session  a token history and its KV pages: one conversation request  one generation in
- * flight Life         every *_release accepts NULL; children keep their parents alive, so any order
- * is right. Errors       fallible functions return dasan_status: 0 ok, < 0 failed.
- * dasan_error_message() is the calling thread's last failure; a failure that happens later belongs
- * to its request and arrives in its DONE event. No function aborts, exits, prints or throws.
- * Structs      set struct_size (the *_INIT macros do) and zero the rest: zero always means
- * "default". A larger struct than the library knows is accepted if the unknown tail is zero, a
+ *              engine   scheduler and KV pages over one model; owns (or borrows) the thread that steps
+ *              session  a token history and its KV pages: one conversation
+ *              request  one generation in flight
+ * Life         every *_release accepts NULL; children keep their parents alive, so any order is right.
+ * Errors       fallible functions return dasan_status: 0 ok, < 0 failed. dasan_error_message() is the
+ *              calling thread's last failure; a failure that happens later belongs to its request and
+ *              arrives in its DONE event. No function aborts, exits, prints or throws.
+ * Structs      set struct_size (the *_INIT macros do) and zero the rest: zero always means "default".
+ *              A larger struct than the library knows is accepted if the unknown tail is zero, a
  *              smaller one is read as if extended with zeros. Fields are only ever appended; no
  *              struct has implicit padding. Nonzero unknown flags are DASAN_E_UNSUPPORTED.
  * Threads      functions taking `const X *` may run concurrently on that X; functions taking `X *`
