@@ -108,8 +108,19 @@ DASAN_HOST_DEVICE constexpr int stream_ring_bytes(WeightFormat f) {
   return kStreamWarps * stream_depth(f) * stage_layout(f).bytes();
 }
 // Token tiles whose sums over slices stay in registers; scales need the registers of the others.
+// How many fit without a spill is ptxas's word of CUDA 13, format by format.
 DASAN_HOST_DEVICE constexpr int gemm_kept_token_tiles(WeightFormat f) {
-  return f == WeightFormat::kBF16 || f == WeightFormat::kF16 ? kGemmTokenTiles : 2;
+  switch (f) {
+    case WeightFormat::kBF16:
+    case WeightFormat::kF16:
+      return kGemmTokenTiles;
+    case WeightFormat::kQ8_0:
+    case WeightFormat::kQ4_0:
+    case WeightFormat::kMXFP4:
+      return 2;
+    default:
+      return 4;
+  }
 }
 DASAN_HOST_DEVICE constexpr int gemm_shared_bytes(WeightFormat f) {
   return kGemmXStages * x_block_bytes(f, kGemmTokens) +
