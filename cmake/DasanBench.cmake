@@ -20,7 +20,8 @@ dasan_bench(kernels bench/kernels.cc bench/kernel_case.cc bench/kernel_matmul.cc
   bench/kernel_rows.cc bench/kernel_attention.cc bench/kernel_moe.cc)
 if(dasan_cuda_on)
   dasan_bench(cuda bench/cuda.cc)
-  target_link_libraries(bench_cuda PRIVATE dasan_kernels_cuda ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS})
+  target_link_libraries(bench_cuda PRIVATE ${bench_layers} dasan_kernels_cuda ${DASAN_CUDA_LIBS}
+    ${CMAKE_DL_LIBS})
 endif()
 target_link_libraries(bench_kernels PRIVATE ${bench_layers} dasan_bench_limits)
 dasan_bench(step bench/step.cc engine/sample/sampler.cc)

@@ -64,9 +64,10 @@ void PromptLookup::propose(std::span<const int32_t> history, size_t room,
     }
   }
   if (best_end == 0) return;
-  const size_t count = std::min({n - best_end, room, static_cast<size_t>(width_)});
-  out.insert(out.end(), history.begin() + static_cast<std::ptrdiff_t>(best_end),
-             history.begin() + static_cast<std::ptrdiff_t>(best_end + count));
+  // Past the end of the history the guess goes on with itself: a text that repeats, repeats on.
+  const size_t count = std::min(room, static_cast<size_t>(width_));
+  for (size_t i = 0; i < count; i++)
+    out.push_back(best_end + i < n ? history[best_end + i] : out[best_end + i - n]);
 }
 
 void PromptLookup::judge(int32_t proposed, int32_t accepted) noexcept {

@@ -50,7 +50,10 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 
 TEST_CASE("samples: each is what the request alone with its seed is, and the prompt runs once") {
   const ModelPtr model = load(demo_model_path());
-  const std::vector<int32_t> prompt = chat_prompt(model, kQuestion);
+  // Some whole pages, so that there is something to share.
+  const std::string long_question = std::string(kQuestion) + " " + kQuestion + " " + kQuestion +
+                                    " " + kQuestion + " " + kQuestion;
+  const std::vector<int32_t> prompt = chat_prompt(model, long_question);
   constexpr uint32_t kSamples = 5;
   std::vector<Answer> alone;
   uint64_t prefilled_alone = 0;

@@ -210,7 +210,8 @@ TEST_CASE("embed: one vector per line, of length one unless raw") {
     int n = 0;
     for (std::string line; std::getline(lines, line); n++) {
       double squares = 0;
-      for (const simdjson::dom::element x : parser.parse(line).get_array().value())
+      const simdjson::dom::array values = parser.parse(line).get_array().value();
+      for (const simdjson::dom::element x : values)
         squares += x.get_double().value() * x.get_double().value();
       CHECK(std::abs(squares - 1.0) < 1e-5);
     }
