@@ -157,7 +157,8 @@ class CudaBackend final : public Backend {
     matmul_pack(w, packed);
     return std::make_unique<CudaWeight>(w.dtype, w.rows, w.cols, upload(packed));
   }
-  std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView>) override {
+  std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) override {
+    if (experts.size() == 1) return pack(experts.front());
     refuse("a mixture of experts");
   }
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& w) override {

@@ -1,10 +1,11 @@
-// Whole models through the CUDA backend on the emulator, against transformers: prefilled at once, in
-// chunks, and token by token, where every step after the first of its shape is a replayed graph. A
-// token must have the same bits in all of them.
+// Whole models through the CUDA backend on the emulator, against transformers: prefilled at once,
+// in chunks, and token by token, where every step after the first of its shape is a replayed graph.
+// A token must have the same bits in all of them.
 #include <doctest/doctest.h>
 
 #include <iostream>
 
+#include "kernels/core/status.h"
 #include "tests/models/fixture.h"
 #include "tests/models/model_runs.h"
 
@@ -19,7 +20,7 @@ TEST_CASE("every family on the device gives the logits of transformers") {
     std::cout << "SKIPPED: " << backend->name() << " has no matmul F32\n";
     return;
   }
-  int runs = 0;
+  int runs = 0, refused = 0;
   double worst = 0;
   for (const std::string& name : fixture_names()) {
     INFO(name);
@@ -28,7 +29,16 @@ TEST_CASE("every family on the device gives the logits of transformers") {
     write_hf_folder(f, folder / "hf");
     LoadOptions options;
     options.cuda_device = 0;
-    const auto model = Model::load((folder / "hf").string(), options);
+    std::shared_ptr<const Model> model;
+    try {
+      model = Model::load((folder / "hf").string(), options);
+    } catch (const Error& e) {
+      // Not built for the device yet; anything else that fails is a failure.
+      CHECK(e.status() == Status::kUnsupported);
+      CHECK(e.message().find("a mixture of experts") != std::string::npos);
+      refused++;
+      continue;
+    }
     CHECK(model->backend().name() == "cuda:0:sm_90");
     const auto whole = run_tokens(*model, f.tokens, static_cast<int32_t>(f.tokens.size()));
     const double error = max_error(whole, f.logits);
@@ -41,7 +51,8 @@ TEST_CASE("every family on the device gives the logits of transformers") {
     runs += 3;
   }
   REQUIRE(runs > 0);
-  std::cout << "models on the emulator: " << runs << " runs, largest error " << worst << "\n";
+  std::cout << "models on the emulator: " << runs << " runs, largest error " << worst << "; "
+            << refused << " mixtures of experts refused\n";
 }
 
 }  // namespace
