@@ -32,6 +32,16 @@ using kernels::DType;
 
 constexpr uint64_t kShownArray = 8;  // elements of a metadata array that are listed
 
+// A vision model's checkpoint wraps its text model: "model.language_model.layers.0.x" is layer 0.
+std::string without_wrapper(std::string name) {
+  for (const auto& [wrapped, plain] :
+       {std::pair<std::string_view, std::string_view>{"model.language_model.", "model."},
+        {"language_model.model.", "model."},
+        {"language_model.lm_head.", "lm_head."}})
+    if (name.starts_with(wrapped)) return name.replace(0, wrapped.size(), plain);
+  return name;
+}
+
 uint64_t hash_bytes(const void* data, size_t size, uint64_t state) {
   const auto* bytes = static_cast<const unsigned char*>(data);
   for (size_t i = 0; i < size; i++) state = (state ^ bytes[i]) * 0x100000001B3u;
@@ -151,11 +161,12 @@ class ModelLoader {
     } else if (!folder.weight_files.empty()) {
       throw Error(Status::kNotFound, path_ + ": the folder holds no config.json");
     }
+    const bool wrapped = config_ && config_->has("text_config");
     for (const std::string& name : folder.weight_files) {
       const MappedFile& file = map(path_ + "/" + name);
       for (SafeTensor& t : parse_safetensors(file.bytes(), path_ + "/" + name))
-        tensors_.add({std::move(t.name), t.dtype, std::move(t.type_name), std::move(t.shape),
-                      t.data, &file});
+        tensors_.add({wrapped ? without_wrapper(std::move(t.name)) : std::move(t.name), t.dtype,
+                      std::move(t.type_name), std::move(t.shape), t.data, &file});
     }
     model_->metadata_ = folder.metadata;
     model_->generation_ = folder.generation;
