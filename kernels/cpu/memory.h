@@ -23,26 +23,33 @@ inline constexpr size_t kHugePage = size_t{2} << 20;
 class Memory {
  public:
   explicit Memory(size_t size) : size_(std::max<size_t>(size, 1)) {
+    constexpr size_t kPage = 4096;
+    size_ = (size_ + kPage - 1) / kPage * kPage;
     const size_t slack = size_ >= kHugePage ? kHugePage : 0;
-    mapped_size_ = size_ + slack;
-    mapped_ =
-        mmap(nullptr, mapped_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped_ == MAP_FAILED)
+    void* mapped =
+        mmap(nullptr, size_ + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED)
       throw Error(Status::kOutOfMemory, "out of memory: " + std::to_string(size) + " bytes");
-    void* at = mapped_;
-    size_t space = mapped_size_;
-    data_ = slack == 0 ? at : std::align(kHugePage, size_, at, space);
-    if (slack != 0) madvise(data_, size_, MADV_HUGEPAGE);
+    auto* const begin = static_cast<std::byte*>(mapped);
+    auto* at = begin;
+    if (slack != 0) {  // what lies before and behind the aligned part goes back
+      at += (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
+      const size_t before = static_cast<size_t>(at - begin);
+      if (before > 0) munmap(begin, before);
+      if (before < slack) munmap(at + size_, slack - before);
+      madvise(at, size_, MADV_HUGEPAGE);
+    }
+    data_ = at;
   }
-  ~Memory() { munmap(mapped_, mapped_size_); }
+  ~Memory() { munmap(data_, size_); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   void* data() const noexcept { return data_; }
   size_t size() const noexcept { return size_; }
 
  private:
-  size_t size_, mapped_size_;
-  void *mapped_, *data_;
+  size_t size_;
+  void* data_;
 };
 
 // A slice of a chunk, which lives as long as any slice of it.
