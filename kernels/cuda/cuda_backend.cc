@@ -14,6 +14,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/moe.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/stream.h"
@@ -109,8 +110,9 @@ class CudaBackend final : public Backend {
         return key.head_dim > 0 && key.head_dim <= kMaxHeadDim &&
                (key.kv == DType::kF32 || key.kv == DType::kF16 || key.kv == DType::kBF16);
       case Op::kMoeRoute:
+        return true;
       case Op::kMoeMlp:
-        return false;
+        return moe_supports(key.weight);
     }
     return false;
   }
@@ -157,8 +159,15 @@ class CudaBackend final : public Backend {
     matmul_pack(w, packed);
     return std::make_unique<CudaWeight>(w.dtype, w.rows, w.cols, upload(packed));
   }
-  std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView>) override {
-    refuse("a mixture of experts");
+  std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) override {
+    const ConstMatView& first = experts[0];
+    require(Op::kMoeMlp, first.dtype);
+    const size_t each = matmul_packed_bytes(first.dtype, first.rows, first.cols);
+    std::vector<std::byte> packed(each * experts.size());
+    for (size_t e = 0; e < experts.size(); e++)
+      matmul_pack(experts[e], std::span(packed).subspan(e * each, each));
+    return std::make_unique<CudaWeight>(first.dtype, first.rows, first.cols, upload(packed),
+                                        static_cast<int32_t>(experts.size()));
   }
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& w) override {
     require(Op::kEmbed, w.dtype);
@@ -178,7 +187,11 @@ class CudaBackend final : public Backend {
                             upload_stream_.get()),
             "reading a weight");
     checked(cudaStreamSynchronize(upload_stream_.get()), "reading a weight");
-    matmul_unpack(w.dtype(), w.rows(), w.cols(), bytes, out);
+    const auto n = static_cast<size_t>(w.n_experts());
+    for (size_t e = 0; e < n; e++)
+      matmul_unpack(w.dtype(), w.rows(), w.cols(),
+                    std::span(bytes).subspan(e * (bytes.size() / n), bytes.size() / n),
+                    out.subspan(e * (out.size() / n), out.size() / n));
   }
   size_t packed_bytes(DType dtype, int32_t rows, int32_t cols) const noexcept override {
     return matmul_packed_bytes(dtype, rows, cols);
@@ -340,8 +353,17 @@ class CudaBackend final : public Backend {
     checked(launch_gated_act(job, cuda_stream(s).get()), "gated_act");
   }
 
-  void moe_route(Stream&, const MoeRouteArgs&) override { refuse("moe_route"); }
-  void moe_mlp(Stream&, const MoeMlpArgs&) override { refuse("moe_mlp"); }
+  void moe_route(Stream& s, const MoeRouteArgs& a) override {
+    const DeviceScope scope(device_.ordinal);
+    if (cuda_stream(s).replaying()) return;
+    checked(cuda::moe_route(cuda_stream(s), a), "moe_route");
+  }
+  void moe_mlp(Stream& s, const MoeMlpArgs& a) override {
+    const DeviceScope scope(device_.ordinal);
+    for (const PackedWeight* w : {a.gate, a.up, a.down}) require(Op::kMoeMlp, w->dtype());
+    if (cuda_stream(s).replaying()) return;
+    checked(cuda::moe_mlp(cuda_stream(s), a), "moe_mlp");
+  }
 
   void copy_to_host(Stream& s, void* dst, const void* src, size_t n) override {
     copy(s, dst, src, n, cudaMemcpyDeviceToHost);
@@ -365,7 +387,10 @@ class CudaBackend final : public Backend {
   }
   void require(Op op, DType weight) const {
     if (!supports({op, weight}))
-      refuse((op == Op::kEmbed ? "embed " : "matmul ") + std::string(dtype_info(weight).name));
+      refuse((op == Op::kEmbed    ? "embed "
+              : op == Op::kMoeMlp ? "experts of "
+                                  : "matmul ") +
+             std::string(dtype_info(weight).name));
   }
   void require_kv(Op op, const KvShape& s) const {
     if (!supports({op, DType::kF32, s.dtype, s.head_dim}))

@@ -10,11 +10,12 @@
 
 namespace dasan::kernels::cuda {
 
-// A matrix in the layout that matmul_pack() made, in device memory.
+// A matrix in the layout that matmul_pack() made, in device memory; or those of experts, one after
+// the other.
 class CudaWeight final : public PackedWeight {
  public:
-  CudaWeight(DType dtype, int32_t rows, int32_t cols, DeviceMemory memory)
-      : PackedWeight(dtype, rows, cols), memory_(std::move(memory)) {}
+  CudaWeight(DType dtype, int32_t rows, int32_t cols, DeviceMemory memory, int32_t n_experts = 1)
+      : PackedWeight(dtype, rows, cols, n_experts), memory_(std::move(memory)) {}
   size_t size_bytes() const noexcept override { return memory_.size(); }
   const std::byte* data() const noexcept { return memory_.data(); }
 

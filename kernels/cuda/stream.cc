@@ -7,6 +7,7 @@
 #include "kernels/core/status.h"
 #include "kernels/cuda/attention_work.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/moe.h"
 
 namespace dasan::kernels::cuda {
 namespace {
@@ -51,7 +52,8 @@ CudaStream::CudaStream(const DeviceInfo& device, const StreamLimits& limits,
       stream_(device.ordinal),
       staging_(device.ordinal, input_bytes(limits)),
       inputs_(device.ordinal, input_bytes(limits), count),
-      matmul_scratch_(device.ordinal, matmul_scratch_bytes(limits), count),
+      matmul_scratch_(device.ordinal, matmul_scratch_bytes(limits) + moe_scratch_bytes(limits),
+                      count),
       partials_(device.ordinal, partial_bytes(limits), count),
       graphs_(device.ordinal) {
   uploaded_.reserve(kMaxUploads);
@@ -59,7 +61,8 @@ CudaStream::CudaStream(const DeviceInfo& device, const StreamLimits& limits,
 }
 
 size_t CudaStream::scratch_bytes_of(const StreamLimits& limits) {
-  return input_bytes(limits) + matmul_scratch_bytes(limits) + partial_bytes(limits);
+  return input_bytes(limits) + matmul_scratch_bytes(limits) + moe_scratch_bytes(limits) +
+         partial_bytes(limits);
 }
 
 const void* CudaStream::upload_bytes(const void* host, size_t size) {
