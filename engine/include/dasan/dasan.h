@@ -1,3 +1,4 @@
+/* clang-format off */
 /* dasan.h - the C interface of libdasan. C99; no C++, CUDA or Eigen type appears here.
  *
  * Objects      model    immutable weights, tokenizer and chat template; share freely
@@ -20,6 +21,7 @@
  *              call with capacity 0 asks for the size. Text buffers are not NUL-terminated.
  * Memory       the caller never frees what it did not allocate; borrowed pointers say until when.
  */
+/* clang-format on */
 #ifndef DASAN_H
 #define DASAN_H
 /* clang-format off: laid out by hand, to be read as a page */

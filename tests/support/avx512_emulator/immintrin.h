@@ -60,8 +60,12 @@ static inline __m512i loadu_si512(const void* p) {
   return a;
 }
 static inline void storeu_si512(void* p, __m512i a) { __builtin_memcpy(p, &a, 64); }
-static inline __m512i set1_epi32(int v) { return each(__m512i{}, [v](__m256i) { return _mm256_set1_epi32(v); }); }
-static inline __m512i set1_epi8(char v) { return each(__m512i{}, [v](__m256i) { return _mm256_set1_epi8(v); }); }
+static inline __m512i set1_epi32(int v) {
+  return each(__m512i{}, [v](__m256i) { return _mm256_set1_epi32(v); });
+}
+static inline __m512i set1_epi8(char v) {
+  return each(__m512i{}, [v](__m256i) { return _mm256_set1_epi8(v); });
+}
 static inline __m512 set1_ps(float v) {
   return each_ps(__m512{}, [v](__m256) { return _mm256_set1_ps(v); });
 }
@@ -88,8 +92,8 @@ static inline __m512 abs_ps(__m512 a) {
 static inline __m512 fmadd_ps(__m512 a, __m512 b, __m512 c) {
   const Halves x = halves(as_si(a)), y = halves(as_si(b)), z = halves(as_si(c));
   const auto one = [](__m256i p, __m256i q, __m256i r) {
-    return _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(p), _mm256_castsi256_ps(q),
-                                               _mm256_castsi256_ps(r)));
+    return _mm256_castps_si256(
+        _mm256_fmadd_ps(_mm256_castsi256_ps(p), _mm256_castsi256_ps(q), _mm256_castsi256_ps(r)));
   };
   return as_ps(join(one(x.lo, y.lo, z.lo), one(x.hi, y.hi, z.hi)));
 }
