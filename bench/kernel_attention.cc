@@ -194,8 +194,8 @@ class PreparedRope final : public Prepared {
     args.q = f32_view(q_.data(), s_.rows(), s_.heads.n_heads * s_.heads.head_dim);
     args.k = f32_view(k_.data(), s_.rows(), s_.heads.n_kv_heads * s_.heads.head_dim);
     args.v = const_f32_view(v_.data(), s_.rows(), s_.heads.n_kv_heads * s_.heads.head_dim);
-    args.cos = cos_.data();
-    args.sin = sin_.data();
+    args.cos = cos_;
+    args.sin = sin_;
     args.rope_dim = s_.heads.head_dim;
     args.n_heads = s_.heads.n_heads;
     args.slots = slots_;

@@ -47,24 +47,25 @@ constexpr Shape kShapes[] = {
 struct Format {
   std::string_view name;
   DType linear, embedding, sensitive;  // sensitive: attn_v and ffn_down of half of the layers
+  uint32_t file_type;                  // its number in general.file_type
 };
 constexpr Format kFormats[] = {
-    {"f32", DType::kF32, DType::kF32, DType::kF32},
-    {"f16", DType::kF16, DType::kF16, DType::kF16},
-    {"bf16", DType::kBF16, DType::kBF16, DType::kBF16},
-    {"q8_0", DType::kQ8_0, DType::kQ8_0, DType::kQ8_0},
-    {"q4_0", DType::kQ4_0, DType::kQ6_K, DType::kQ4_0},
-    {"q4_1", DType::kQ4_1, DType::kQ6_K, DType::kQ4_1},
-    {"q5_0", DType::kQ5_0, DType::kQ6_K, DType::kQ5_0},
-    {"q5_1", DType::kQ5_1, DType::kQ6_K, DType::kQ5_1},
-    {"q2_k", DType::kQ2_K, DType::kQ6_K, DType::kQ3_K},
-    {"q3_k_m", DType::kQ3_K, DType::kQ6_K, DType::kQ4_K},
-    {"q4_k_m", DType::kQ4_K, DType::kQ6_K, DType::kQ6_K},
-    {"q5_k_m", DType::kQ5_K, DType::kQ6_K, DType::kQ6_K},
-    {"q6_k", DType::kQ6_K, DType::kQ6_K, DType::kQ6_K},
-    {"iq4_nl", DType::kIQ4_NL, DType::kQ6_K, DType::kIQ4_NL},
-    {"iq4_xs", DType::kIQ4_XS, DType::kQ6_K, DType::kIQ4_XS},
-    {"mxfp4", DType::kMXFP4, DType::kQ8_0, DType::kMXFP4},
+    {"f32", DType::kF32, DType::kF32, DType::kF32, 0},
+    {"f16", DType::kF16, DType::kF16, DType::kF16, 1},
+    {"bf16", DType::kBF16, DType::kBF16, DType::kBF16, 32},
+    {"q8_0", DType::kQ8_0, DType::kQ8_0, DType::kQ8_0, 7},
+    {"q4_0", DType::kQ4_0, DType::kQ6_K, DType::kQ4_0, 2},
+    {"q4_1", DType::kQ4_1, DType::kQ6_K, DType::kQ4_1, 3},
+    {"q5_0", DType::kQ5_0, DType::kQ6_K, DType::kQ5_0, 8},
+    {"q5_1", DType::kQ5_1, DType::kQ6_K, DType::kQ5_1, 9},
+    {"q2_k", DType::kQ2_K, DType::kQ6_K, DType::kQ3_K, 10},
+    {"q3_k_m", DType::kQ3_K, DType::kQ6_K, DType::kQ4_K, 12},
+    {"q4_k_m", DType::kQ4_K, DType::kQ6_K, DType::kQ6_K, 15},
+    {"q5_k_m", DType::kQ5_K, DType::kQ6_K, DType::kQ6_K, 17},
+    {"q6_k", DType::kQ6_K, DType::kQ6_K, DType::kQ6_K, 18},
+    {"iq4_nl", DType::kIQ4_NL, DType::kQ6_K, DType::kIQ4_NL, 25},
+    {"iq4_xs", DType::kIQ4_XS, DType::kQ6_K, DType::kIQ4_XS, 30},
+    {"mxfp4", DType::kMXFP4, DType::kQ8_0, DType::kMXFP4, 38},
 };
 
 uint32_t ggml_type(DType t) {
@@ -200,6 +201,7 @@ class ModelMaker {
     };
     writer_.add_string("general.architecture", arch);
     writer_.add_string("general.name", std::string("random weights, ") + std::string(shape_.name));
+    writer_.add_u32("general.file_type", as_f32_ ? 0 : format_.file_type);
     u32(".block_count", shape_.layers);
     u32(".context_length", shape_.context);
     u32(".embedding_length", shape_.d_model);

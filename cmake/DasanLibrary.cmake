@@ -41,12 +41,13 @@ dasan_layer(dasan_engine
 dasan_layer(dasan_api DIRS engine/api LIBS fmt::fmt-header-only Threads::Threads)
 
 set(DASAN_LAYERS)
-foreach(layer dasan_kernels dasan_kernels_avx2 dasan_kernels_avx512 dasan_text dasan_engine dasan_api)
+foreach(layer dasan_kernels dasan_kernels_avx2 dasan_kernels_avx512 dasan_kernels_cuda dasan_text dasan_engine dasan_api)
   if(TARGET ${layer})
     list(APPEND DASAN_LAYERS ${layer})
   endif()
 endforeach()
-set(DASAN_LAYER_LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc Threads::Threads ${CMAKE_DL_LIBS})
+set(DASAN_LAYER_LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc Threads::Threads ${DASAN_CUDA_LIBS}
+  ${CMAKE_DL_LIBS})
 
 if(DASAN_SHARED)
   add_library(dasan SHARED)

@@ -43,12 +43,49 @@ if(TARGET dasan_kernels_avx512)
     fmt::fmt-header-only Threads::Threads)
   add_test(NAME kernels_avx512 COMMAND test_kernels_avx512)
 endif()
+
+# The CUDA backend, its host code and its kernels compiled for the host: tests/support/cuda_emulator
+# stands in for the toolkit's runtime header and for the header of PTX wrappers.
+set(emulator "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/cuda_emulator")
+set(emulated_sources ${dasan_cuda_host})
+foreach(kernel IN LISTS dasan_cuda_kernels)
+  get_filename_component(name "${kernel}" NAME_WE)
+  set(unit "${CMAKE_CURRENT_BINARY_DIR}/cuda_emulated/${name}.cc")
+  file(CONFIGURE OUTPUT "${unit}" CONTENT "#include \"kernels/cuda/${name}.cu\"\n")
+  list(APPEND emulated_sources "${unit}")
+endforeach()
+add_library(dasan_kernels_cuda_emulated OBJECT ${emulated_sources}
+  "${emulator}/block.cc" "${emulator}/cuda_runtime.cc")
+target_include_directories(dasan_kernels_cuda_emulated BEFORE PRIVATE "${emulator}")
+target_link_libraries(dasan_kernels_cuda_emulated PRIVATE dasan_options)
+# Device code mixes int and unsigned indices as CUDA C++ does.
+target_compile_options(dasan_kernels_cuda_emulated PRIVATE -Wno-conversion -Wno-unknown-pragmas)
+dasan_test(cuda LAYERS dasan_kernels_cuda_emulated ${kernel_layers})
+target_sources(test_cuda PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/tests/cuda/emulated_backend.cc")
+target_include_directories(test_cuda BEFORE PRIVATE "${emulator}")
+
+# The same suite on a real device; it passes with the word SKIPPED where there is none.
+if(dasan_cuda_on)
+  add_executable(test_cuda_device tests/cuda/device/main.cc tests/cuda/suite_test.cc)
+  target_link_libraries(test_cuda_device PRIVATE dasan_options doctest::doctest
+    fmt::fmt-header-only dasan_kernels_cuda ${kernel_layers} ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS}
+    Threads::Threads)
+  add_test(NAME cuda_device COMMAND test_cuda_device)
+  set_tests_properties(cuda_device PROPERTIES LABELS release-only)
+endif()
+
+dasan_test(cuda/models LAYERS dasan_kernels_cuda_emulated dasan_engine dasan_text ${kernel_layers}
+  LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
+
 dasan_test(text LAYERS dasan_text ${kernel_layers} LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 foreach(dir io engine models tokenizers)
-  dasan_test(${dir} LAYERS dasan_engine dasan_text ${kernel_layers}
-    LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
+  dasan_test(${dir} LAYERS dasan_engine dasan_text ${kernel_layers} dasan_kernels_cuda
+    LIBS ${DASAN_CUDA_LIBS} ${CMAKE_DL_LIBS} simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 endforeach()
 dasan_test(api LIBS dasan simdjson::simdjson)
+if(NOT DASAN_SANITIZE AND DASAN_SHARED AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  dasan_test(memory LIBS dasan simdjson::simdjson LABELS release-only)  # replaces malloc
+endif()
 
 if(TARGET dasan-cli)
   file(GLOB cli_tests CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/tests/cli/*_test.cc")

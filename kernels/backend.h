@@ -8,9 +8,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/ops.h"
 
@@ -72,6 +75,7 @@ class AttentionPlan {
 // The largest step a stream will see; its scratch memory is sized once from it.
 struct StreamLimits {
   int32_t n_threads = 1;  // CPU backends
+  bool graphs = true;     // CUDA: decode steps are recorded and replayed; the bits are the same
   int32_t max_rows = 1;   // rows of any operand
   int32_t max_seqs = 1;
   int32_t max_cols = 1;  // the widest k of a matmul
@@ -100,12 +104,31 @@ class Backend {
   virtual std::unique_ptr<Stream> new_stream(const StreamLimits& limits) = 0;
   virtual size_t stream_bytes(const StreamLimits& limits) const noexcept = 0;  // its scratch memory
   virtual std::unique_ptr<Buffer> allocate(size_t size_bytes) = 0;  // Error(kOutOfMemory)
+  // A buffer with a copy of these host bytes. [any thread]
+  virtual std::unique_ptr<Buffer> allocate_copy(std::span<const std::byte> bytes) {
+    auto buffer = allocate(bytes.size());
+    std::memcpy(buffer->data(), bytes.data(), bytes.size());
+    return buffer;
+  }
+  // Whether the host may read and write the memory of buffers. Where it may not, what is to be read
+  // goes through copy_to_host(), fastest into memory of allocate_host().
+  virtual bool is_host_memory() const noexcept { return true; }
+  virtual std::unique_ptr<Buffer> allocate_host(size_t size_bytes) { return allocate(size_bytes); }
+  // What is left of the memory that buffers come from; 0: the host's, which this class does not
+  // ask.
+  virtual size_t available_bytes() const { return 0; }
 
   // Canonical (GGUF) rows in host memory -> this backend's layout, once, losslessly. [any thread]
   // `canonical` need not outlive the call, except for pack_embedding on backends that use it in
   // place (size_bytes() == 0 then), where the model keeps the file mapped.
   virtual std::unique_ptr<PackedWeight> pack(const ConstMatView& canonical) = 0;
   virtual std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& canonical) = 0;
+  // How much of packed_bytes() the coming calls of pack() and pack_experts() will add up to, in how
+  // many calls, so that it can be one allocation. Optional.
+  virtual void expect_weights(size_t bytes, size_t calls) {
+    static_cast<void>(bytes);
+    static_cast<void>(calls);
+  }
   // Matrices of one type and shape, one per expert, as one weight.
   virtual std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) = 0;
   // The canonical rows again, byte for byte, expert after expert; for tests. out holds
@@ -118,6 +141,13 @@ class Backend {
   virtual std::unique_ptr<AttentionPlan> new_plan(const StreamLimits& limits) = 0;
   // `batch` must stay unchanged until the step's last attention ran.
   virtual void plan(AttentionPlan& plan, const RaggedBatch& batch) = 0;
+
+  // Around the operations of one step that is planned, where the caller repeats the same operations
+  // on the same buffers for every step of the same number of rows, sequences and logit rows. A
+  // backend may then record a step and replay it: the operations between only bring their spans.
+  // Operations outside of a step run as they come.
+  virtual void begin_step(Stream&, const AttentionPlan&, int32_t /*n_logit_rows*/) {}
+  virtual void end_step(Stream&) {}
 
   virtual void embed(Stream&, const EmbedArgs&) = 0;
   virtual void gather_rows(Stream&, const GatherRowsArgs&) = 0;
@@ -136,7 +166,10 @@ class Backend {
 };
 
 // Scalar, double accumulation, one thread: the oracle of the kernel suite.
-std::unique_ptr<Backend> make_reference_backend();
+// `rounding` names the matrix products' contract (MatmulOut in ops.h) whose activations it uses.
+enum class ActivationRounding : uint8_t { kInt8Blocks, kSixteenBits };  // that of CPU, of CUDA
+std::unique_ptr<Backend> make_reference_backend(
+    ActivationRounding rounding = ActivationRounding::kInt8Blocks);
 
 enum class CpuIsa : uint8_t { kGeneric, kAvx2, kAvx512 };
 std::string_view cpu_isa_name(CpuIsa isa) noexcept;    // "generic", "avx2", "avx512"
@@ -146,5 +179,17 @@ std::span<const CpuIsa> runnable_cpu_isas() noexcept;  // compiled in and suppor
 // lacks.
 CpuIsa choose_cpu_isa(std::string_view forced);
 std::unique_ptr<Backend> make_cpu_backend(CpuIsa isa);
+
+struct CudaDevice {
+  int32_t ordinal = 0;
+  std::string name;
+  int32_t major = 0, minor = 0;  // compute capability
+  size_t memory_total = 0, memory_free = 0;
+};
+bool built_with_cuda() noexcept;
+std::vector<CudaDevice> cuda_devices();  // none where the driver or the build has none
+// Error(kUnsupported): built without CUDA, or a device older than sm_80; Error(kNotFound): no
+// driver, one that is too old, no such device.
+std::unique_ptr<Backend> make_cuda_backend(int32_t ordinal);
 
 }  // namespace dasan::kernels

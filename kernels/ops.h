@@ -2,6 +2,8 @@
 //
 // Contract shared by all of them, on every backend:
 //   * operands are views with contiguous rows; any number of rows including 0; strides in bytes;
+//   * views and pointers are in the backend's memory (Backend::allocate; host memory on the CPU),
+//     spans in host memory, unchanged until the stream is synchronised;
 //   * an op reads and writes nothing but its operands and the stream's scratch memory;
 //   * row r of the output depends on row r of the input (and its sequence) alone, bit for bit:
 //     never on the number of rows, their neighbours, the tile shape or the number of threads.
@@ -12,6 +14,10 @@
 // l+32, ... in ascending order (fma where the element is a product), then halved as a tree:
 // s[l] += s[l+8] for l < 8, then +4, +2, +1. exp is one polynomial, shared by all tables.
 // The reference backend computes in double and is compared within a tolerance instead.
+//
+// CUDA bit contract: the formulas below in orders of its own (docs/kernels.md, "CUDA"), so its bits
+// are not the CPU's; they too depend on the row (and its sequence) alone. In attention over f16 and
+// bf16 pages q and the weights of the softmax are rounded to the pages' type.
 #pragma once
 
 #include <cstdint>
@@ -63,6 +69,13 @@ struct RmsNormArgs {
 // where w = d_w * q_w + m_w is the canonical block formula with the scale products of one block
 // (d * sc, -(dmin * mn)) rounded to f32 first. MXFP4 uses doubled integer values and d_w / 2.
 // Non-finite x gives unspecified values in its own row, and nothing worse.
+//
+// CUDA: x is rounded once, half to even, to bf16 for BF16 weights, to f16 for quantised and F16
+// weights after a power of two per row that brings its absmax into [2^14, 2^15), and not at all for
+// F32. Weights stay exact: bf16, f16, or the integers of a block. Products are exact and add up in
+// f32, where the tensor core has its own rounding (toward zero, 16 products at a time); a group's
+// scale is applied to its sum. k is cut into slices chosen from (n, k) alone, each summed from +0,
+// and the slices are added in ascending order (kernels/cuda/matmul_kernels.cuh has the order).
 struct MatmulOut {
   const PackedWeight* w;        // (n, k)
   const float* bias = nullptr;  // (n) or null
@@ -91,7 +104,7 @@ struct KvPages {
 };
 
 // For each row: q and k heads are RMS-normed when q_norm/k_norm are set (as RmsNormArgs over
-// head_dim), then rotated when cos is set, then k and v are rounded to the page dtype
+// head_dim), then rotated when rope_dim is not 0, then k and v are rounded to the page dtype
 // (round-half-even) and written at slot[r] = page_id * kPageTokens + index in the page.
 // Rotation of the pair (a, b) by (c, s): a' = fma(a, c, -(b * s)), b' = fma(b, c, a * s), where the
 // pairs are (i, i + rope_dim/2), or (2i, 2i + 1) when interleaved; elements from rope_dim on pass.
@@ -102,8 +115,8 @@ struct RopeAppendKvArgs {
   const float* q_norm = nullptr;  // (head_dim) or null
   const float* k_norm = nullptr;  // (head_dim) or null
   float norm_eps = 0.0f;
-  const float* cos = nullptr;  // (rows, rope_dim / 2) or null: no rotation
-  const float* sin = nullptr;  // (rows, rope_dim / 2)
+  std::span<const float> cos;  // (rows, rope_dim / 2) or empty: no rotation
+  std::span<const float> sin;  // (rows, rope_dim / 2)
   int32_t rope_dim = 0;
   bool interleaved = false;
   int32_t n_heads = 0;

@@ -10,7 +10,7 @@ import statistics
 
 from .cases import parts
 from .engines import PEERS
-from .results import BenchError, group, machine_name, ratio_interval, read
+from .results import BenchError, group, machine_name, ratio_interval, read, undisturbed
 
 
 def bar_of(model, form, case, threads):
@@ -58,7 +58,9 @@ def best_peer(by_engine, ik):
     return name, peers[name]
 
 
-def verdict(ratio, low, high, bar):
+def verdict(ratio, low, high, bar, samples):
+    if samples < 5:
+        return ("reached" if ratio >= bar else "missed") + f", {samples} samples: too few to say"
     if low >= bar:
         return "reached"
     if high < bar:
@@ -68,7 +70,11 @@ def verdict(ratio, low, high, bar):
 
 def run(options):
     records = read(options.files)
-    samples = [r for r in records if r["record"] == "sample"]
+    every = [r for r in records if r["record"] == "sample"]
+    samples = undisturbed(every)
+    if len(samples) < len(every):
+        print(f"Left out: {len(every) - len(samples)} of {len(every)} samples, disturbed by other "
+              "programs.\n")
     table = ratios()
     print("| model | case | threads | dasan | best peer | ratio [95 %] | bar | fraction of limit | bar |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -90,8 +96,9 @@ def run(options):
             compared = "| no peer was run | | "
         else:
             ratio, low, high = ratio_interval(by_engine["dasan"], peer)
+            fewest = min(len(by_engine["dasan"]), len(peer))
             compared = f"| {statistics.median(peer):.1f} {name} | {ratio:.2f} [{low:.2f}, " \
-                       f"{high:.2f}] | {over} x: {verdict(ratio, low, high, over)} "
+                       f"{high:.2f}] | {over} x: {verdict(ratio, low, high, over, fewest)} "
         shares = [r[fraction] for r in own if fraction in r] if fraction else []
         share = f"{statistics.median(shares):.2f} {fraction.removeprefix('fraction_')} | " \
                 f"{least}: {'reached' if statistics.median(shares) >= least else 'missed'}" \
@@ -104,7 +111,7 @@ def run(options):
     quality(records)
     loads(records)
     if lines == 0:
-        raise BenchError("no record has a bar")
+        raise BenchError("no record has a bar, or other programs disturbed every sample")
     for m in {machine_name(r["machine"]) for r in samples}:
         print(f"\nMachine: {m}. Commits: "
               f"{', '.join(sorted({r['commit'] for r in samples}))}.")
@@ -120,7 +127,7 @@ def long_prompts(samples):
         if len(rates) == 2:
             ratio, low, high = ratio_interval(rates["prompt:2048"], rates["prompt:512"])
             rows.append(f"| {model} {form} | {threads} | {ratio:.2f} [{low:.2f}, {high:.2f}] "
-                        f"| 0.85: {verdict(ratio, low, high, 0.85)} |")
+                        f"| 0.85: {verdict(ratio, low, high, 0.85, min(map(len, rates.values())))} |")
     if rows:
         print("\n| model | threads | prompt:2048 over prompt:512 [95 %] | bar |\n|---|---|---|---|")
         print("\n".join(rows))

@@ -1,7 +1,7 @@
 """Two result files into ratios: after / before, case by case, with bootstrap intervals."""
 import statistics
 
-from .results import BenchError, group, ratio_interval, read
+from .results import BenchError, group, ratio_interval, read, undisturbed
 
 
 def key(record):
@@ -22,9 +22,13 @@ def speeds(records):
 
 
 def load(path):
-    records = [r for r in read([path]) if r["record"] in ("sample", "kernel")]
+    every = [r for r in read([path]) if r["record"] in ("sample", "kernel")]
+    records = undisturbed(every)
     if not records:
-        raise BenchError(f"{path}: holds no samples")
+        raise BenchError(f"{path}: holds no samples that other programs left undisturbed")
+    if len(records) < len(every):
+        print(f"{path}: left out {len(every) - len(records)} of {len(every)} samples, disturbed by "
+              "other programs")
     return group(records, key)
 
 

@@ -9,7 +9,7 @@ from .results import BenchError
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PEERS = os.path.join(ROOT, "bench", "peers")
 
-# name: (worker script, module it needs, package that has it, extra arguments). Without a script: a
+# name: (worker script, modules it needs, package that has it, extra arguments). Without a script: a
 # peer that cannot read the files, and why.
 PEER_TABLE = {
     "llama.cpp": ("llama_cpp_worker.py", "llama_cpp", "llama-cpp-python", []),
@@ -17,7 +17,8 @@ PEER_TABLE = {
                        ["--no-flash-attention"]),
     "openvino": ("openvino_worker.py", "openvino_genai", "openvino-genai", []),
     "ctranslate2": (None, "ctranslate2", "it reads no GGUF file", []),
-    "transformers": ("transformers_worker.py", "torch", "torch and transformers", []),
+    "transformers": ("transformers_worker.py", "torch transformers gguf accelerate",
+                     "torch, transformers, gguf, accelerate", []),
 }
 NAMES = ["dasan", *PEER_TABLE]
 
@@ -39,17 +40,17 @@ def absence(name):
     """Why a peer cannot run here, or None."""
     if name == "dasan":
         return None
-    script, module, package, _ = PEER_TABLE[name]
+    script, modules, package, _ = PEER_TABLE[name]
     if script is None:
         return package
     try:
         found = subprocess.run(
             [peer_python(), "-c", "import importlib.util as u, sys; "
-             f"sys.exit(u.find_spec('{module}') is None)"], capture_output=True)
+             f"sys.exit(any(u.find_spec(m) is None for m in '{modules}'.split()))"], capture_output=True)
     except OSError as error:
         return f"{peer_python()}: {error.strerror}"
     if found.returncode != 0:
-        return f"{package} is not installed in {peer_python()} (./dev bench --peers installs it)"
+        return f"not installed in {peer_python()}: {package}"
     return None
 
 

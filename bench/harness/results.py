@@ -87,6 +87,14 @@ def read(paths):
     return records
 
 
+DISTURBED = 0.2  # cores that other programs took during a sample
+
+
+def undisturbed(records):
+    """Without the samples that other programs disturbed."""
+    return [r for r in records if r.get("other_cores", 0) <= DISTURBED]
+
+
 def group(records, key):
     groups = {}
     for record in records:

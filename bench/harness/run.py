@@ -10,9 +10,8 @@ import time
 from . import engines, models
 from .cases import demand, parts
 from .engines import LimitsWorker, Worker, WorkerError
-from .results import BenchError
+from .results import DISTURBED, BenchError
 
-DISTURBED = 0.2  # cores taken by other programs during a sample: it is repeated
 TRIES = 3
 
 

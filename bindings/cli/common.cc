@@ -59,17 +59,37 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--isa", options.isa,
                  "CPU kernels to use: avx512, avx2 or generic (default: the best)");
+  app.add_option("--device", options.device,
+                 "where to run: cpu, cuda, or cuda:N for the Nth CUDA device (default: cpu)");
   app.add_option("--set", options.overrides,
                  "replace a configuration value: KEY=JSON, for example "
                  "rope_scaling='{\"rope_type\":\"yarn\",\"factor\":4.0}'");
   app.add_flag("--quiet,-q", options.quiet, "no progress and no statistics on stderr");
 }
 
+namespace {
+
+int32_t device_kind(const std::string& name, int32_t& ordinal) {
+  ordinal = 0;
+  if (name == "cpu") return DASAN_DEVICE_CPU;
+  if (name == "cuda") return DASAN_DEVICE_CUDA;
+  const bool numbered = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9 &&
+                        name.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (!numbered)
+    throw Error(DASAN_E_INVALID_ARGUMENT,
+                fmt::format("--device {}: expected cpu, cuda or cuda:N", name));
+  ordinal = std::stoi(name.substr(5));
+  return DASAN_DEVICE_CUDA;
+}
+
+}  // namespace
+
 Model load_model(const ModelOptions& options, uint32_t flags) {
   dasan_model_params params = DASAN_MODEL_PARAMS_INIT;
   params.flags = flags;
   params.n_threads = options.threads;
   params.cpu_isa = options.isa.empty() ? nullptr : options.isa.c_str();
+  params.device_kind = device_kind(options.device, params.device_ordinal);
   std::vector<dasan_override> overrides;
   for (const std::string& entry : options.overrides) {
     const size_t equals = entry.find('=');
@@ -122,6 +142,9 @@ void add_sampling_options(CLI::App& app, SamplingOptions& options) {
                  "subtracted from the logits of seen tokens");
   app.add_option("--frequency-penalty", options.frequency_penalty, "the same, per time seen");
   app.add_option("--seed", options.seed, "seed of the draws; the same seed gives the same answer");
+  app.add_option("--speculate", options.speculate,
+                 "most tokens guessed ahead from what was there before (at most 32; the answer is "
+                 "the same, texts that repeat their prompt come sooner)");
   app.add_option("--stop", options.stop, "end the answer before this text (may be repeated)");
 }
 
@@ -137,6 +160,7 @@ GenerateOptions generate_options(const SamplingOptions& options) {
   out.sampling.frequency_penalty = options.frequency_penalty;
   out.sampling.seed = options.seed;
   out.stop = options.stop;
+  out.speculate = options.speculate;
   return out;
 }
 

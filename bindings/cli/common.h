@@ -13,7 +13,7 @@ namespace dasan::cli {
 
 struct ModelOptions {
   std::string path;
-  std::string isa;
+  std::string isa, device = "cpu";
   uint32_t threads = 0;
   std::vector<std::string> overrides;  // KEY=JSON
   bool quiet = false;
@@ -37,6 +37,7 @@ struct SamplingOptions {
   uint64_t seed = 0;
   uint32_t max_tokens = 0;
   std::vector<std::string> stop;
+  uint32_t speculate = 0;
 };
 void add_sampling_options(CLI::App& app, SamplingOptions& options);
 GenerateOptions generate_options(const SamplingOptions& options);
@@ -74,6 +75,8 @@ void add_chat(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_template(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_embed(CLI::App& app);
 void add_bench(CLI::App& app);
 
 }  // namespace dasan::cli

@@ -29,6 +29,8 @@ int main(int argc, char** argv) {
     dasan::cli::add_inspect(app);
     dasan::cli::add_tokenize(app);
     dasan::cli::add_template(app);
+    dasan::cli::add_eval(app);
+    dasan::cli::add_embed(app);
     dasan::cli::add_bench(app);
     app.failure_message([](const CLI::App* where, const CLI::Error& error) {
       return std::string("dasan: ") + error.what() + "\n" + where->get_name() +

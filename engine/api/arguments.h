@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/text/utf8.h"
 #include "kernels/core/status.h"
 
 namespace dasan::api {
@@ -25,6 +26,14 @@ T& not_null(T* p, std::string_view name) {
   return *p;
 }
 
+// A struct_size that no version of a struct will have: memory that nobody has initialised.
+constexpr size_t kLargestStruct = size_t{1} << 16;
+
+[[noreturn]] inline void bad_struct_size(std::string_view name, size_t given, size_t expected) {
+  bad_argument(std::string(name) + ".struct_size is " + std::to_string(given) + ", expected " +
+               std::to_string(expected) + " (use the _INIT macro)");
+}
+
 // A versioned struct of the caller, extended with zeros when the caller's is older. A newer one is
 // accepted when the fields this library does not know are zero, that is, default.
 template <class T>
@@ -35,9 +44,8 @@ T read_struct(const T* p, std::string_view name) {
     return copy;
   }
   const size_t size = p->struct_size;
-  if (size < sizeof(p->struct_size))
-    bad_argument(std::string(name) + ".struct_size is " + std::to_string(size) + ", expected " +
-                 std::to_string(sizeof(T)) + " (use the _INIT macro)");
+  if (size < sizeof(p->struct_size) || size > kLargestStruct)
+    bad_struct_size(name, size, sizeof(T));
   const auto* bytes = reinterpret_cast<const unsigned char*>(p);
   if (size > sizeof(T) &&
       std::any_of(bytes + sizeof(T), bytes + size, [](unsigned char b) { return b != 0; }))
@@ -53,9 +61,8 @@ T read_struct(const T* p, std::string_view name) {
 template <class T>
 void write_struct(T* out, std::string_view name, const T& value) {
   const size_t size = not_null(out, name).struct_size;
-  if (size < sizeof(out->struct_size))
-    bad_argument(std::string(name) + ".struct_size is " + std::to_string(size) + ", expected " +
-                 std::to_string(sizeof(T)) + " (use the _INIT macro)");
+  if (size < sizeof(out->struct_size) || size > kLargestStruct)
+    bad_struct_size(name, size, sizeof(T));
   auto* bytes = reinterpret_cast<unsigned char*>(out);
   const size_t known = std::min(size, sizeof(T));
   constexpr size_t skip = sizeof(out->struct_size);
@@ -69,12 +76,19 @@ inline void check_flags(uint32_t flags, uint32_t known, std::string_view name) {
                 std::string(name) + ": unknown flags " + std::to_string(flags & ~known));
 }
 
-inline std::string_view text_argument(const char* data, size_t size, std::string_view name) {
+// The bytes of a text; whoever reads them checks that they are UTF-8.
+inline std::string_view bytes_argument(const char* data, size_t size, std::string_view name) {
   if (data == nullptr) {
     if (size != 0 && size != DASAN_NTS) bad_argument(std::string(name) + " is NULL");
     return {};
   }
   return {data, size == DASAN_NTS ? std::strlen(data) : size};
+}
+inline std::string_view text_argument(const char* data, size_t size, std::string_view name) {
+  const std::string_view text = bytes_argument(data, size, name);
+  if (const size_t bad = utf8_first_invalid(text); bad != std::string_view::npos)
+    bad_argument(std::string(name) + " is not valid UTF-8 at byte " + std::to_string(bad));
+  return text;
 }
 inline std::string_view text_argument(const dasan_str& s, std::string_view name) {
   return text_argument(s.data, s.size, name);

@@ -1,6 +1,7 @@
 // dasan_engine_*, dasan_session_* and direct evaluation.
 #include "engine/session/engine.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,7 +15,7 @@ namespace {
 
 EngineOptions engine_options(const dasan_engine_params* given) {
   const auto params = read_struct(given, "params");
-  check_flags(params.flags, 0, "params.flags");
+  check_flags(params.flags, DASAN_ENGINE_NO_PREFIX_CACHE, "params.flags");
   EngineOptions options;
   switch (params.drive) {
     case DASAN_DRIVE_THREAD:
@@ -49,17 +50,20 @@ EngineOptions engine_options(const dasan_engine_params* given) {
   options.n_threads = params.n_threads;
   options.max_queued = params.max_queued;
   options.kv_bytes = params.kv_bytes;
+  options.mixed_prefill_tokens = params.mixed_prefill_tokens;
+  options.prefix_caching = (params.flags & DASAN_ENGINE_NO_PREFIX_CACHE) == 0;
   return options;
 }
 
 Engine& engine_of(const dasan_engine* e) { return *not_null(e, "engine").engine; }
 
-std::unique_ptr<dasan_session> wrap(const std::shared_ptr<Engine>& engine,
-                                    std::shared_ptr<Sequence> sequence) {
+// The handle comes first: a sequence that nobody holds would keep its pages.
+template <class Make>
+void make_session(dasan_session** out, const std::shared_ptr<Engine>& engine, Make&& make) {
   auto handle = std::make_unique<dasan_session>();
   handle->engine = engine;
-  handle->sequence = std::move(sequence);
-  return handle;
+  handle->sequence = make();
+  *out = handle.release();
 }
 
 // A failing callback ends the call with its own status.
@@ -128,6 +132,9 @@ dasan_status dasan_engine_get_stats(const dasan_engine* e, dasan_engine_stats* o
     result.requests_done = s.done;
     result.requests_failed = s.failed;
     result.requests_cancelled = s.cancelled;
+    result.kv_pages_idle = s.pages_idle;
+    result.tokens_cached = s.tokens_cached;
+    result.preemptions = s.preemptions;
     write_struct(out, "out", result);
   });
 }
@@ -135,7 +142,7 @@ dasan_status dasan_engine_get_stats(const dasan_engine* e, dasan_engine_stats* o
 dasan_status dasan_session_create(dasan_session** out, dasan_engine* e) {
   return guard([&] {
     not_null(out, "out") = nullptr;
-    *out = wrap(not_null(e, "engine").engine, engine_of(e).new_sequence()).release();
+    make_session(out, not_null(e, "engine").engine, [&] { return e->engine->new_sequence(); });
   });
 }
 
@@ -143,7 +150,7 @@ dasan_status dasan_session_fork(dasan_session** out, const dasan_session* s) {
   return guard([&] {
     not_null(out, "out") = nullptr;
     not_null(s, "session");
-    *out = wrap(s->engine, s->engine->fork(*s->sequence)).release();
+    make_session(out, s->engine, [&] { return s->engine->fork(*s->sequence); });
   });
 }
 
@@ -183,9 +190,10 @@ dasan_status dasan_session_restore(dasan_session** out, dasan_engine* e, dasan_r
     not_null(out, "out") = nullptr;
     not_null(e, "engine");
     not_null(fn, "fn");
-    auto sequence = e->engine->restore(
-        [&](void* data, size_t size) { check_callback(fn(user, data, size), "the read"); });
-    *out = wrap(e->engine, std::move(sequence)).release();
+    make_session(out, e->engine, [&] {
+      return e->engine->restore(
+          [&](void* data, size_t size) { check_callback(fn(user, data, size), "the read"); });
+    });
   });
 }
 
@@ -207,6 +215,27 @@ dasan_status dasan_session_eval(dasan_session* s, const int32_t* tokens, size_t 
                     [&](size_t row, std::span<const float> values) {
                       std::copy(values.begin(), values.end(), logits + row * n_vocab);
                     });
+  });
+}
+
+dasan_status dasan_score(dasan_engine* e, const dasan_score_input* inputs, size_t n,
+                         float* logprobs, int32_t* likeliest, size_t cap) {
+  return guard([&] {
+    dasan::Engine& engine = engine_of(e);
+    std::vector<dasan::ScoreInput> given;
+    size_t needed = 0;
+    for (const dasan_score_input& input : array_argument(inputs, n, "inputs")) {
+      given.push_back(
+          {array_argument(input.tokens, input.n_tokens, "inputs.tokens"), input.n_context});
+      needed += input.n_tokens - std::min(input.n_tokens, input.n_context);
+    }
+    if (needed > cap)
+      throw dasan::Error(dasan::Status::kBufferTooSmall, "logprobs holds " + std::to_string(cap) +
+                                                             " floats, expected at least " +
+                                                             std::to_string(needed));
+    if (n == 0) return;
+    not_null(logprobs, "logprobs");
+    engine.score(given, logprobs, likeliest);
   });
 }
 

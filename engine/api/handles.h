@@ -32,5 +32,4 @@ struct dasan_request {
   std::shared_ptr<dasan::Engine> engine;
   std::shared_ptr<dasan::Request> request;
   dasan::Event event;  // what the last dasan_request_next lent out
-  std::vector<dasan_token_prob> top;
 };

@@ -33,7 +33,7 @@ std::string make_build_info() {
     out += kernels::cpu_isa_name(isa);
     first = false;
   }
-  return out + " cuda=no";
+  return out + (kernels::built_with_cuda() ? " cuda=yes" : " cuda=no");
 }
 
 std::string cpu_name() {
@@ -134,15 +134,32 @@ void dasan_log_set(dasan_log_fn fn, void* user, int32_t max_level) {
   });
 }
 
-int32_t dasan_device_count(void) { return 1; }
+int32_t dasan_device_count(void) {
+  int32_t count = 1;
+  guard([&] { count += static_cast<int32_t>(dasan::kernels::cuda_devices().size()); });
+  return count;
+}
 
 dasan_status dasan_device_get(int32_t index, dasan_device_info* out) {
   return guard([&] {
     dasan::api::not_null(out, "out");
-    if (index != 0)
-      throw dasan::Error(dasan::Status::kNotFound,
-                         "device " + std::to_string(index) + ": there is 1 device");
     dasan_device_info info{};
+    if (index != 0) {
+      const auto cuda = dasan::kernels::cuda_devices();
+      if (index < 0 || static_cast<size_t>(index) > cuda.size())
+        throw dasan::Error(
+            dasan::Status::kNotFound,
+            "device " + std::to_string(index) + ": there are " + std::to_string(cuda.size() + 1));
+      const dasan::kernels::CudaDevice& d = cuda[static_cast<size_t>(index) - 1];
+      info.kind = DASAN_DEVICE_CUDA;
+      info.ordinal = d.ordinal;
+      info.memory_total = d.memory_total;
+      info.memory_free = d.memory_free;
+      dasan::api::write_field(info.name, d.name);
+      dasan::api::write_field(info.isa, "sm_" + std::to_string(d.major) + std::to_string(d.minor));
+      dasan::api::write_struct(out, "out", info);
+      return;
+    }
     info.kind = DASAN_DEVICE_CPU;
     struct sysinfo memory {};
     if (sysinfo(&memory) == 0) {

@@ -22,17 +22,20 @@ LoadOptions load_options(const dasan_model_params* given) {
   switch (params.device_kind) {
     case DASAN_DEVICE_AUTO:
     case DASAN_DEVICE_CPU:
+      if (params.device_ordinal != 0)
+        throw Error(Status::kNotFound, "device_ordinal " + std::to_string(params.device_ordinal) +
+                                           ": there is one CPU device, ordinal 0");
       break;
     case DASAN_DEVICE_CUDA:
-      throw Error(Status::kUnsupported,
-                  "device_kind DASAN_DEVICE_CUDA: the CUDA backend is not built yet");
+      if (params.device_ordinal < 0)
+        bad_argument("device_ordinal is " + std::to_string(params.device_ordinal) +
+                     ", expected 0 or more");
+      options.cuda_device = params.device_ordinal;
+      break;
     default:
       bad_argument("device_kind is " + std::to_string(params.device_kind) +
                    ", expected a DASAN_DEVICE_* value");
   }
-  if (params.device_ordinal != 0)
-    throw Error(Status::kNotFound, "device_ordinal " + std::to_string(params.device_ordinal) +
-                                       ": there is one CPU device, ordinal 0");
   options.vocab_only = (params.flags & DASAN_MODEL_VOCAB_ONLY) != 0;
   if (params.n_threads > 1024)
     bad_argument("n_threads is " + std::to_string(params.n_threads) + ", expected at most 1024");

@@ -114,7 +114,7 @@ dasan_status dasan_tokenize(const dasan_model* m, const char* text, size_t size,
     options.normalize_nfc = (flags & DASAN_TOK_NFC) != 0;
     options.with_offsets = spans != nullptr;
     const dasan::Encoding encoding =
-        checked(m).tokenizer().encode(text_argument(text, size, "text"), options);
+        checked(m).tokenizer().encode(bytes_argument(text, size, "text"), options);
     write_array(std::span<const int32_t>(encoding.ids), tokens, cap, len);
     if (spans != nullptr)
       for (size_t i = 0; i < encoding.ids.size(); i++)

@@ -96,7 +96,7 @@ kernels::KvShape kv_shape(const LayerSpec& layer, const ExecLimits& limits) {
   return {limits.kv_dtype, layer.n_kv_heads, layer.head_dim};
 }
 
-const std::vector<float>& norm_weight(const ModelWeights& weights, const Step& step) {
+const FloatVector& norm_weight(const ModelWeights& weights, const Step& step) {
   if (step.norm == NormWeight::kOutput) return weights.output_norm;
   const LayerWeights& layer = weights.layers[static_cast<size_t>(step.layer)];
   switch (step.norm) {
@@ -112,6 +112,12 @@ const std::vector<float>& norm_weight(const ModelWeights& weights, const Step& s
       break;
   }
   return weights.output_norm;
+}
+
+// Where a device's logits and hidden states are read on the host.
+size_t host_output_bytes(const ModelSpec& spec, const ExecLimits& limits) {
+  return static_cast<size_t>(limits.max_logit_rows) *
+         (static_cast<size_t>(spec.n_vocab) + static_cast<size_t>(spec.d_model)) * sizeof(float);
 }
 
 }  // namespace
@@ -132,6 +138,12 @@ Executor::Executor(const ModelSpec& spec, const ModelWeights& weights, kernels::
   const ArenaPlan arena = plan_arena(spec_, limits_);
   arena_ = backend_.allocate(arena.floats * sizeof(float));
   arena_data_ = static_cast<float*>(arena_->data());
+  if (!backend_.is_host_memory()) {
+    host_outputs_ = backend_.allocate_host(host_output_bytes(spec_, limits_));
+    host_logits_ = static_cast<float*>(host_outputs_->data());
+    host_hidden_ = host_logits_ +
+                   static_cast<size_t>(limits_.max_logit_rows) * static_cast<size_t>(spec_.n_vocab);
+  }
   offsets_.assign(arena.offsets.begin(), arena.offsets.end());
   for (const LayerSpec& layer : spec_.layers) {
     const kernels::KvShape shape = kv_shape(layer, limits_);
@@ -191,7 +203,18 @@ void Executor::run(const Batch& batch) {
   const kernels::RaggedBatch ragged{batch.n_seqs(),   batch.n_rows(), batch.q_begin,
                                     batch.page_begin, batch.page_ids, batch.kv_len};
   backend_.plan(*plan_, ragged);
+  backend_.begin_step(*stream_, *plan_, static_cast<int32_t>(batch.logit_rows.size()));
   for (const Step& s : graph_) step(s, batch);
+  backend_.end_step(*stream_);
+  if (host_outputs_ != nullptr) {
+    const auto rows = static_cast<int32_t>(batch.logit_rows.size());
+    const auto fetch = [&](float* to, Slot slot, int32_t cols) {
+      const auto n = static_cast<size_t>(rows) * static_cast<size_t>(cols);
+      backend_.copy_to_host(*stream_, to, buffer(slot), n * sizeof(float));
+    };
+    fetch(host_logits_, Slot::kLogits, spec_.n_vocab);
+    fetch(host_hidden_, Slot::kHidden, spec_.d_model);
+  }
   backend_.synchronize(*stream_);
 }
 
@@ -263,8 +286,9 @@ void Executor::step(const Step& s, const Batch& batch) {
       }
       if (spec->rope_table >= 0) {
         const auto t = static_cast<size_t>(spec->rope_table);
-        args.cos = cos_[t].data();
-        args.sin = sin_[t].data();
+        const size_t n = static_cast<size_t>(rows) * spec_.rope_tables[t].inv_freq.size();
+        args.cos = std::span<const float>(cos_[t]).first(n);
+        args.sin = std::span<const float>(sin_[t]).first(n);
         args.rope_dim = spec_.rope_tables[t].rope_dim();
         args.interleaved = spec_.rope_tables[t].interleaved;
       }
@@ -353,7 +377,10 @@ void Executor::step(const Step& s, const Batch& batch) {
 
 std::span<const float> Executor::output_row(Slot slot, int32_t i, int32_t cols) const noexcept {
   const auto n = static_cast<size_t>(cols);
-  return {buffer(slot) + static_cast<size_t>(i) * n, n};
+  const float* rows = host_outputs_ == nullptr ? buffer(slot)
+                      : slot == Slot::kLogits  ? host_logits_
+                                               : host_hidden_;
+  return {rows + static_cast<size_t>(i) * n, n};
 }
 
 std::span<const float> Executor::logits(int32_t i) const noexcept {
@@ -401,6 +428,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, kernels::Backend& backend, const E
         backend.kv_page_bytes(kv_shape(layer, limits)) * static_cast<uint64_t>(limits.n_pages);
   plan.workspace_bytes = plan_arena(spec, limits).floats * sizeof(float) +
                          backend.stream_bytes(stream_limits(spec, limits));
+  if (!backend.is_host_memory()) plan.workspace_bytes += host_output_bytes(spec, limits);
   for (const RopeTable& table : spec.rope_tables)
     plan.workspace_bytes +=
         2 * sizeof(float) * table.inv_freq.size() * static_cast<uint64_t>(limits.max_rows);

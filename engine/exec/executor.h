@@ -9,47 +9,32 @@
 #include <vector>
 
 #include "engine/exec/graph.h"
+#include "engine/exec/step_runner.h"
 #include "engine/model/model.h"
 #include "engine/sched/batch.h"
 #include "kernels/backend.h"
 
 namespace dasan {
 
-struct ExecLimits {
-  int32_t max_rows = 512;       // tokens of one step
-  int32_t max_seqs = 16;        // sequences of one step
-  int32_t max_logit_rows = 16;  // rows of one step whose logits or hidden states are wanted
-  int32_t max_context = 2048;   // tokens of one sequence
-  int32_t n_pages = 128;        // KV pages, shared by all sequences
-  int32_t n_threads = 1;
-  kernels::DType kv_dtype = kernels::DType::kF32;
-};
-
 struct MemoryPlan {
   uint64_t kv_bytes = 0, workspace_bytes = 0;
 };
 
-class Executor {
+class Executor final : public StepRunner {
  public:
   // The model must outlive the executor.
   Executor(const Model& model, const ExecLimits& limits);
   Executor(const ModelSpec& spec, const ModelWeights& weights, kernels::Backend& backend,
            const ExecLimits& limits);
 
-  // Error(kDevice) when the device faults; the batch must keep within the limits.
-  void run(const Batch& batch);
-
-  // Of the batch's logit row i, after run(): (n_vocab) and, normed as the head sees it, (d_model).
-  std::span<const float> logits(int32_t i) const noexcept;
-  std::span<const float> hidden(int32_t i) const noexcept;
-
-  // Whole pages, all layers, in this backend's layout.
-  size_t page_bytes() const noexcept { return page_bytes_; }
-  void copy_page(int32_t from, int32_t to);
-  void read_page(int32_t page, std::span<std::byte> out);
-  void write_page(int32_t page, std::span<const std::byte> in);
-
-  const ExecLimits& limits() const noexcept { return limits_; }
+  void run(const Batch& batch) override;
+  std::span<const float> logits(int32_t i) const noexcept override;
+  std::span<const float> hidden(int32_t i) const noexcept override;
+  size_t page_bytes() const noexcept override { return page_bytes_; }
+  void copy_page(int32_t from, int32_t to) override;
+  void read_page(int32_t page, std::span<std::byte> out) override;
+  void write_page(int32_t page, std::span<const std::byte> in) override;
+  const ExecLimits& limits() const noexcept override { return limits_; }
 
  private:
   float* buffer(Slot slot) const noexcept;
@@ -67,12 +52,14 @@ class Executor {
   std::unique_ptr<kernels::Stream> stream_;
   std::unique_ptr<kernels::AttentionPlan> plan_;
   std::unique_ptr<kernels::Buffer> arena_;
-  float* arena_data_ = nullptr;                       // of arena_
-  std::vector<size_t> offsets_;                       // of each Slot in the arena, in floats
-  std::vector<std::unique_ptr<kernels::Buffer>> kv_;  // per layer: (n_pages, page bytes)
-  std::vector<kernels::KvPages> pages_;               // per layer
-  size_t page_bytes_ = 0;                             // of all layers together
-  std::vector<std::vector<float>> cos_, sin_;         // per rope table: (max_rows, rope_dim/2)
+  float* arena_data_ = nullptr;                            // of arena_
+  std::unique_ptr<kernels::Buffer> host_outputs_;          // null where the arena is host memory
+  float *host_logits_ = nullptr, *host_hidden_ = nullptr;  // of host_outputs_
+  std::vector<size_t> offsets_;                            // of each Slot in the arena, in floats
+  std::vector<std::unique_ptr<kernels::Buffer>> kv_;       // per layer: (n_pages, page bytes)
+  std::vector<kernels::KvPages> pages_;                    // per layer
+  size_t page_bytes_ = 0;                                  // of all layers together
+  std::vector<std::vector<float>> cos_, sin_;              // per rope table: (max_rows, rope_dim/2)
 };
 
 // What an Executor of these limits allocates, known before any weight is loaded.

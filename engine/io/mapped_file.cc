@@ -14,14 +14,17 @@ namespace dasan {
 namespace {
 
 [[noreturn]] void fail_errno(const std::string& path, const char* what) {
-  const Status status = errno == ENOENT || errno == ENOTDIR ? Status::kNotFound : Status::kIo;
+  const Status status = errno == ENOENT || errno == ENOTDIR ? Status::kNotFound
+                        : errno == ENOMEM                   ? Status::kOutOfMemory
+                                                            : Status::kIo;
   throw Error(status, path + ": " + what + std::strerror(errno));
 }
 
-// Closes on every way out.
+// Closes on every way out. Without O_NONBLOCK, opening a pipe would wait for somebody to write.
 class Descriptor {
  public:
-  explicit Descriptor(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  explicit Descriptor(const std::string& path)
+      : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (fd_ < 0) fail_errno(path, "");
   }
   ~Descriptor() { close(fd_); }

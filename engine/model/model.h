@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/model/float_vector.h"
 #include "engine/model/spec.h"
 #include "kernels/backend.h"
 
@@ -23,27 +24,27 @@ class MappedFile;
 
 using PackedPtr = std::unique_ptr<kernels::PackedWeight>;
 
-// One linear layer: w is (n_out, n_in); bias is (n_out) f32 or empty.
+// One linear layer: w is (n_out, n_in); bias is (n_out) or empty.
 struct Linear {
   PackedPtr w;
-  std::vector<float> bias;
-  const float* bias_data() const noexcept { return bias.empty() ? nullptr : bias.data(); }
+  FloatVector bias;
+  const float* bias_data() const noexcept { return bias.data(); }
 };
 
 struct LayerWeights {
   Linear q, k, v, o;      // (n_heads*hd, d), (n_kv*hd, d), (n_kv*hd, d), (d, n_heads*hd)
   Linear gate, up, down;  // (d_ff, d), (d_ff, d), (d, d_ff); null in layers with experts
   PackedPtr router;       // (n_experts, d), or null
-  PackedPtr expert_gate, expert_up, expert_down;     // n_experts of the same shapes, or null
-  std::vector<float> attn_norm, ffn_norm;            // (d); before the branch; empty for kPost
-  std::vector<float> post_attn_norm, post_ffn_norm;  // (d); after it; kPost and kSandwich only
-  std::vector<float> q_norm, k_norm;                 // (head_dim) or empty
+  PackedPtr expert_gate, expert_up, expert_down;  // n_experts of the same shapes, or null
+  FloatVector attn_norm, ffn_norm;                // (d); before the branch; empty for kPost
+  FloatVector post_attn_norm, post_ffn_norm;      // (d); after it; kPost and kSandwich only
+  FloatVector q_norm, k_norm;                     // (head_dim) or empty
 };
 
 struct ModelWeights {
-  PackedPtr embedding;  // (n_vocab, d), for row look-up
-  PackedPtr head;       // (n_vocab, d); never null: a tied head is packed from the embedding
-  std::vector<float> output_norm;  // (d)
+  PackedPtr embedding;      // (n_vocab, d), for row look-up
+  PackedPtr head;           // (n_vocab, d); never null: a tied head is packed from the embedding
+  FloatVector output_norm;  // (d)
   std::vector<LayerWeights> layers;
 };
 
@@ -62,8 +63,9 @@ struct TensorInfo {  // for `dasan inspect`
 };
 
 struct LoadOptions {
-  std::string isa;        // CPU table to force; empty: best
-  int32_t n_threads = 0;  // for packing; 0: all cores
+  std::string isa;           // CPU table to force; empty: best
+  int32_t cuda_device = -1;  // ordinal of the CUDA device that runs it; -1: the CPU
+  int32_t n_threads = 0;     // for packing; 0: all cores
   // Tokenizer, template, metadata and shapes; no weights. Of a file or folder that holds no tensor,
   // of whatever architecture, what there is.
   bool vocab_only = false;

@@ -32,6 +32,16 @@ using kernels::DType;
 
 constexpr uint64_t kShownArray = 8;  // elements of a metadata array that are listed
 
+// A vision model's checkpoint wraps its text model: "model.language_model.layers.0.x" is layer 0.
+std::string without_wrapper(std::string name) {
+  for (const auto& [wrapped, plain] :
+       {std::pair<std::string_view, std::string_view>{"model.language_model.", "model."},
+        {"language_model.model.", "model."},
+        {"language_model.lm_head.", "lm_head."}})
+    if (name.starts_with(wrapped)) return name.replace(0, wrapped.size(), plain);
+  return name;
+}
+
 uint64_t hash_bytes(const void* data, size_t size, uint64_t state) {
   const auto* bytes = static_cast<const unsigned char*>(data);
   for (size_t i = 0; i < size; i++) state = (state ^ bytes[i]) * 0x100000001B3u;
@@ -52,7 +62,11 @@ class ModelLoader {
     } else {
       open_gguf();
     }
-    model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
+    if (options_.cuda_device >= 0) {
+      model_->backend_ = kernels::make_cuda_backend(options_.cuda_device);
+    } else {
+      model_->backend_ = kernels::make_cpu_backend(kernels::choose_cpu_isa(options_.isa));
+    }
     if (options_.vocab_only && tensors_.all().empty()) {
       describe_vocabulary();
     } else {
@@ -147,11 +161,12 @@ class ModelLoader {
     } else if (!folder.weight_files.empty()) {
       throw Error(Status::kNotFound, path_ + ": the folder holds no config.json");
     }
+    const bool wrapped = config_ && config_->has("text_config");
     for (const std::string& name : folder.weight_files) {
       const MappedFile& file = map(path_ + "/" + name);
       for (SafeTensor& t : parse_safetensors(file.bytes(), path_ + "/" + name))
-        tensors_.add({std::move(t.name), t.dtype, std::move(t.type_name), std::move(t.shape),
-                      t.data, &file});
+        tensors_.add({wrapped ? without_wrapper(std::move(t.name)) : std::move(t.name), t.dtype,
+                      std::move(t.type_name), std::move(t.shape), t.data, &file});
     }
     model_->metadata_ = folder.metadata;
     model_->generation_ = folder.generation;
@@ -203,6 +218,7 @@ class ModelLoader {
     try {
       model_->chat_template_ = ChatTemplate::parse(model_->chat_template_source_);
     } catch (const Error& error) {
+      if (error.status() == Status::kOutOfMemory) throw;
       model_->chat_template_error_ = error.message();
     }
   }
@@ -267,11 +283,11 @@ class ModelLoader {
     return *t;
   }
 
-  std::vector<float> vector(const std::string& name, int64_t n) {
+  FloatVector vector(const std::string& name, int64_t n) {
     const SourceTensor& t = need(name, {n});
     std::vector<float> out(static_cast<size_t>(n));
     kernels::dequantize_row(*t.dtype, t.data.data(), out.data(), n);
-    return out;
+    return {*model_->backend_, out};
   }
 
   static ConstMatView view_of(const SourceTensor& t) {
@@ -390,8 +406,13 @@ class ModelLoader {
   void pack_all() {
     std::stable_sort(jobs_.begin(), jobs_.end(),
                      [](const Job& a, const Job& b) { return a.size_bytes() > b.size_bytes(); });
-    uint64_t total = 0;
-    for (const Job& job : jobs_) total += job.size_bytes();
+    uint64_t total = 0, packed = 0;
+    for (const Job& job : jobs_) {
+      total += job.size_bytes();
+      for (const ConstMatView& view : job.views())
+        packed += model_->backend_->packed_bytes(view.dtype, view.rows, view.cols);
+    }
+    model_->backend_->expect_weights(packed, jobs_.size());
     std::atomic<size_t> next{0};
     std::atomic<uint64_t> done{0};
     std::atomic<bool> stop{false};
@@ -423,7 +444,7 @@ class ModelLoader {
     try {
       for (int32_t t = 1; t < std::min<int32_t>(threads, static_cast<int32_t>(jobs_.size())); t++)
         team.emplace_back(work, false);
-    } catch (const std::system_error&) {
+    } catch (...) {
       // Fewer threads than asked for: the load takes longer, and that is all.
     }
     work(true);

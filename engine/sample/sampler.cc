@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -106,71 +107,197 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
   return draw(scores, best, position);
 }
 
-int32_t Sampler::draw(std::span<const float> scores, float best, uint64_t position) {
-  const double inverse_t = 1.0 / static_cast<double>(params_.temperature);
-  const auto weight = [&](int32_t token) {
-    const float score = scores[static_cast<size_t>(token)];
-    if (score == best) return 1.0;  // also where both are infinite
-    return std::exp((static_cast<double>(score) - static_cast<double>(best)) * inverse_t);
-  };
-  // Tokens below e^-64 of the best weigh less, all together, than the last bit of the uniform
-  // number that chooses. A NaN compares false and is left out.
-  constexpr double kNegligible = -64.0;
-  const double floor =
-      static_cast<double>(best) + kNegligible * static_cast<double>(params_.temperature);
-  size_t kept = 0;
-  for (int32_t token = 0; token < n_tokens_; token++)
-    if (const float score = scores[static_cast<size_t>(token)];
-        static_cast<double>(score) >= floor || score == best)
-      order_[kept++] = token;
+// The weights of one draw. Tokens below e^-64 of the best weigh less, all together, than the last
+// bit of the uniform number that chooses: they are left out, as is a NaN, which compares false.
+class Sampler::Weights {
+ public:
+  Weights(std::span<const float> scores, float best, const SamplingParams& params)
+      : scores_(scores),
+        best_(best),
+        inverse_t_(1.0 / static_cast<double>(params.temperature)),
+        floor_(at_least(static_cast<double>(best) +
+                        kNegligible * static_cast<double>(params.temperature))),
+        bins_per_score_(static_cast<float>(kBins / -kNegligible) / params.temperature) {}
 
-  const auto likelier = [&](int32_t a, int32_t b) {
-    const float x = scores[static_cast<size_t>(a)], y = scores[static_cast<size_t>(b)];
-    return x > y || (x == y && a < b);
-  };
-  const auto at = [&](size_t i) { return order_.begin() + static_cast<std::ptrdiff_t>(i); };
-  size_t sorted = 0;  // how many of the kept are in order, likeliest first
-  if (params_.top_k > 0 && kept > static_cast<size_t>(params_.top_k)) {
-    sorted = static_cast<size_t>(params_.top_k);
-    std::nth_element(at(0), at(sorted), at(kept), likelier);
-    std::sort(at(0), at(sorted), likelier);
-    kept = sorted;
+  bool counts(int32_t token) const { return at(token) >= floor_; }
+  double operator()(int32_t token) const {
+    const float score = at(token);
+    if (score == best_) return 1.0;  // also where both are infinite
+    return std::exp((static_cast<double>(score) - static_cast<double>(best_)) * inverse_t_);
   }
-  if (params_.top_p > 0.0f && params_.top_p < 1.0f) {
-    double total = 0;
-    for (size_t i = 0; i < kept; i++) total += weight(order_[i]);
+  bool likelier(int32_t a, int32_t b) const {
+    const float x = at(a), y = at(b);
+    return x > y || (x == y && a < b);
+  }
+  // A likelier token is in no later bin: subtraction and product round monotonically.
+  size_t bin(int32_t token) const {
+    const float score = at(token);
+    if (score == best_) return 0;
+    const float b = (best_ - score) * bins_per_score_;
+    return b < static_cast<float>(kBins) ? static_cast<size_t>(b) : kBins - 1;
+  }
+  // Whether the token lies in the first n bins.
+  bool within(int32_t token, size_t n) const {
+    const float score = at(token);
+    return (best_ - score) * bins_per_score_ < static_cast<float>(n) || score == best_ ||
+           n == kBins;
+  }
+  // Leaves out early what min_p will leave out for certain.
+  void raise_floor(double min_p) {
+    const double slack = 1e-6 * (1.0 + std::fabs(static_cast<double>(best_)));
+    floor_ = std::max(floor_,
+                      at_least(static_cast<double>(best_) + std::log(min_p) / inverse_t_ - slack));
+  }
+
+  static constexpr size_t kBins = 1024;
+
+ private:
+  static constexpr double kNegligible = -64.0;
+  // The smallest float that is not below v, and no infinity where v is none.
+  static float at_least(double v) {
+    constexpr float kLowest = std::numeric_limits<float>::lowest();
+    if (!(v > static_cast<double>(kLowest))) return kLowest;
+    const auto f = static_cast<float>(v);
+    return static_cast<double>(f) < v ? std::nextafter(f, std::numeric_limits<float>::infinity())
+                                      : f;
+  }
+  float at(int32_t token) const { return scores_[static_cast<size_t>(token)]; }
+
+  std::span<const float> scores_;
+  float best_;
+  double inverse_t_;
+  float floor_, bins_per_score_;
+};
+
+int32_t Sampler::draw(std::span<const float> scores, float best, uint64_t position) {
+  Weights weight(scores, best, params_);
+  const double uniform = uniform_at(params_.seed, position);
+  const bool by_mass = params_.top_p > 0.0f && params_.top_p < 1.0f;
+  if (params_.top_k == 0 && !by_mass) return draw_unordered(weight, uniform);
+
+  // How many tokens, and how much weight, lie in each range of scores: then only the likeliest
+  // ranges need be looked at again.
+  std::array<uint32_t, Weights::kBins> counts{};
+  std::array<double, Weights::kBins> masses{};
+  size_t kept = 0;
+  double total = 0;
+  const auto survey = [&](bool with_mass) {
+    counts.fill(0);
+    kept = 0;
+    for (int32_t token = 0; token < n_tokens_; token++) {
+      if (!weight.counts(token)) continue;
+      const size_t bin = weight.bin(token);
+      counts[bin]++;
+      kept++;
+      if (!with_mass) continue;
+      const double w = weight(token);
+      masses[bin] += w;
+      total += w;
+    }
+  };
+  survey(params_.top_k == 0);
+  const bool by_count = params_.top_k > 0 && kept > static_cast<size_t>(params_.top_k);
+  if (!by_count && !by_mass) return draw_unordered(weight, uniform);
+  if (!by_count && params_.top_k > 0) survey(true);
+
+  // The bins that hold the top_k, or the wanted mass whatever the order of its sum.
+  size_t n_bins = 0, gathered = 0;
+  double mass = 0;
+  const double enough = static_cast<double>(params_.top_p) * total * (1.0 + 1e-9);
+  const auto wants_more = [&] {
+    return by_count ? gathered < static_cast<size_t>(params_.top_k) : mass < enough;
+  };
+  std::array<uint32_t, Weights::kBins> ends{};  // of each bin in order_
+  for (; n_bins < Weights::kBins && wants_more(); n_bins++) {
+    ends[n_bins] = static_cast<uint32_t>(gathered);
+    gathered += counts[n_bins];
+    mass += masses[n_bins];
+  }
+  for (int32_t token = 0; token < n_tokens_; token++)
+    if (weight.within(token, n_bins) && weight.counts(token))
+      order_[ends[weight.bin(token)]++] = token;
+
+  const auto likelier = [&](int32_t a, int32_t b) { return weight.likelier(a, b); };
+  const auto at = [&](size_t i) { return order_.begin() + static_cast<std::ptrdiff_t>(i); };
+  size_t sorted = 0, bin = 0;  // order_[0, sorted) is in order; `bin` holds the next
+  // Sorts at least one more and at most `most`, staying within a bin.
+  const auto sort_more = [&](size_t most) {
+    while (ends[bin] == sorted) bin++;
+    const size_t next = std::min<size_t>(ends[bin], sorted + most);
+    if (next < ends[bin]) std::nth_element(at(sorted), at(next), at(ends[bin]), likelier);
+    std::sort(at(sorted), at(next), likelier);
+    sorted = next;
+  };
+  if (by_count) {
+    kept = static_cast<size_t>(params_.top_k);
+    while (sorted < kept) sort_more(kept - sorted);
+    for (size_t i = 0; by_mass && i < kept; i++) total += weight(order_[i]);
+  } else {
+    kept = gathered;
+  }
+  if (by_mass) {
     const double wanted = static_cast<double>(params_.top_p) * total;
     double sum = 0;
-    // Few tokens make up most of a distribution: sorting goes only as far as it is read.
     for (size_t i = 0; i < kept; i++) {
-      if (i == sorted) {
-        const size_t next = std::min(kept, std::max<size_t>(64, 4 * sorted));
-        if (next < kept) std::nth_element(at(sorted), at(next), at(kept), likelier);
-        std::sort(at(sorted), at(next), likelier);
-        sorted = next;
-      }
+      if (i == sorted) sort_more(std::max<size_t>(64, 3 * sorted));
       sum += weight(order_[i]);
       if (sum >= wanted) kept = i + 1;
     }
   }
-  if (params_.min_p > 0.0f) {
-    const auto likely = [&](int32_t token) {
-      return weight(token) >= static_cast<double>(params_.min_p);
-    };
-    size_t n = 0;
-    for (size_t i = 0; i < kept; i++)
-      if (likely(order_[i])) order_[n++] = order_[i];
-    kept = n;  // at least one: the best has weight 1
-  }
-  double total = 0;
+  if (params_.min_p > 0.0f)  // at least one stays: the best has weight 1
+    kept = static_cast<size_t>(std::remove_if(at(0), at(kept),
+                                              [&](int32_t token) {
+                                                return weight(token) <
+                                                       static_cast<double>(params_.min_p);
+                                              }) -
+                               at(0));
+  total = 0;
   for (size_t i = 0; i < kept; i++) total += weight(order_[i]);
-  const double target = uniform_at(params_.seed, position) * total;
+  const double target = uniform * total;
   double sum = 0;
   for (size_t i = 0; i < kept; i++) {
     sum += weight(order_[i]);
     if (target < sum) return order_[i];
   }
   return order_[kept - 1];
+}
+
+// All tokens that min_p leaves, by ascending id. The running sum is kept at a few hundred places,
+// so that the walk to the chosen token repeats only the last stretch of it.
+int32_t Sampler::draw_unordered(Weights& weight, double uniform) {
+  const double min_p = static_cast<double>(params_.min_p);
+  if (min_p > 0.0) weight.raise_floor(min_p);
+  constexpr int32_t kStretches = 512;
+  const int32_t length = (n_tokens_ + kStretches - 1) / kStretches;
+  std::array<double, kStretches> before{};  // the sum ahead of each stretch
+  int32_t n_stretches = 0;
+  double sum = 0;
+  // Adds a stretch to the sum until it exceeds `target`; the token that did it, or -1.
+  int32_t last = -1;
+  const auto add = [&](int32_t stretch, double target) {
+    const int32_t end = std::min(n_tokens_, (stretch + 1) * length);
+    for (int32_t token = stretch * length; token < end; token++) {
+      if (!weight.counts(token)) continue;
+      const double w = weight(token);
+      if (w < min_p) continue;
+      sum += w;
+      last = token;
+      if (target < sum) return token;
+    }
+    return -1;
+  };
+  for (; n_stretches * length < n_tokens_; n_stretches++) {
+    before[static_cast<size_t>(n_stretches)] = sum;
+    add(n_stretches, std::numeric_limits<double>::infinity());
+  }
+  const double target = uniform * sum;
+  const auto end = before.begin() + n_stretches;
+  // The last stretch that starts at or below the target; the sum passes it there or never.
+  const auto start = std::upper_bound(before.begin(), end, target) - 1;
+  sum = *start;
+  const int32_t fallback = last;
+  const int32_t chosen = add(static_cast<int32_t>(start - before.begin()), target);
+  return chosen >= 0 ? chosen : fallback;
 }
 
 LogProbs::LogProbs(std::span<const float> logits) : logits_(logits) {

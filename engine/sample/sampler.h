@@ -47,9 +47,11 @@ class Sampler {
                  uint64_t position);
 
  private:
+  class Weights;
   bool penalises() const noexcept;
   void penalise(std::span<const int32_t> history);
   int32_t draw(std::span<const float> scores, float best, uint64_t position);
+  int32_t draw_unordered(Weights& weight, double uniform);
 
   SamplingParams params_;
   int32_t n_tokens_;

@@ -1,25 +1,41 @@
 // Life of an engine: construction, threads, stepping from outside, release.
 #include "engine/session/engine.h"
 
+#include <algorithm>
 #include <string>
 #include <system_error>
 #include <utility>
 
+#include "engine/exec/executor.h"
 #include "engine/session/limits.h"
 #include "engine/session/task.h"
 #include "kernels/core/status.h"
 
 namespace dasan {
 
-Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
-    : Engine(model, options, exec_limits(*model, options)) {}
+namespace {
+
+// The widest window, when every layer has one.
+int32_t common_window(const ModelSpec& spec) {
+  int32_t widest = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    if (layer.window == 0) return 0;
+    widest = std::max(widest, layer.window);
+  }
+  return widest;
+}
+
+}  // namespace
 
 Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
-               const ExecLimits& limits)
+               const ExecLimits& limits, EngineParts parts)
     : model_(std::move(model)),
       options_(options),
-      pool_(limits.n_pages),
-      executor_(*model_, limits) {
+      kv_(limits.n_pages, options.prefix_caching),
+      window_(common_window(model_->spec())),
+      executor_(parts.runner ? parts.runner(limits) : std::make_unique<Executor>(*model_, limits)),
+      now_(parts.now ? std::move(parts.now) : [] { return std::chrono::steady_clock::now(); }),
+      cancels_(std::make_shared<std::atomic<uint64_t>>(0)) {
   const auto rows = static_cast<size_t>(limits.max_rows);
   const auto seqs = static_cast<size_t>(limits.max_seqs);
   batch_.tokens.reserve(rows);
@@ -33,16 +49,23 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
   batch_.logit_rows.reserve(static_cast<size_t>(limits.max_logit_rows));
   page_copies_.reserve(seqs);
   step_tasks_.reserve(seqs);
-  stats_.pages_total = static_cast<uint64_t>(pool_.total());
+  running_.reserve(seqs);
+  heads_.reserve(kMaxHeads);
+  listed_.reserve(seqs + kMaxHeads);
+  candidates_.reserve(seqs + kMaxHeads);
+  schedule_.reserve(seqs + kMaxHeads, seqs);
+  stats_.pages_total = static_cast<uint64_t>(kv_.total());
 }
 
 Engine::~Engine() = default;
 
 std::shared_ptr<Engine> Engine::create(std::shared_ptr<const Model> model,
-                                       const EngineOptions& options) {
-  model->weights();  // Error(kState) now for a model without them
+                                       const EngineOptions& options, EngineParts parts) {
+  if (!parts.runner) model->weights();  // Error(kState) now for a model without them
   const EngineOptions resolved = resolve_options(*model, options);
-  const std::shared_ptr<Engine> engine(new Engine(std::move(model), resolved));
+  const ExecLimits limits = exec_limits(*model, resolved);
+  const std::shared_ptr<Engine> engine(
+      new Engine(std::move(model), resolved, limits, std::move(parts)));
   engine->start();
   return engine;
 }
@@ -76,6 +99,9 @@ void Engine::start() {
   } catch (const std::system_error& error) {
     shutdown();
     throw Error(Status::kOutOfMemory, std::string("a thread cannot be started: ") + error.what());
+  } catch (...) {  // of memory: nothing may be left running
+    shutdown();
+    throw;
   }
 }
 
@@ -109,7 +135,7 @@ void Engine::thread_main() noexcept {
     for (;;) {
       {
         std::unique_lock lock(mutex_);
-        work_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
+        work_.wait(lock, [&] { return stopping_ || !running_.empty() || !waiting_.empty(); });
         if (stopping_) break;
       }
       step_once();
@@ -143,7 +169,7 @@ bool Engine::step() {
   }
   deliver_callbacks();
   const std::lock_guard lock(mutex_);
-  return !tasks_.empty();
+  return !running_.empty() || !waiting_.empty();
 }
 
 void Engine::step_for(const Request& request) {
@@ -167,15 +193,28 @@ void Engine::release(const std::shared_ptr<Request>& request) {
 EngineStats Engine::stats() const {
   const std::lock_guard lock(mutex_);
   EngineStats stats = stats_;
-  for (const std::shared_ptr<Task>& task : tasks_)
-    (task->running ? stats.running : stats.waiting)++;
-  stats.pages_used = static_cast<uint64_t>(pool_.total() - pool_.available());
+  stats.running = static_cast<uint32_t>(running_.size());
+  stats.waiting = static_cast<uint32_t>(waiting_.size() + n_held_);
+  stats.pages_used = static_cast<uint64_t>(kv_.used());
+  stats.pages_idle = static_cast<uint64_t>(kv_.idle());
   return stats;
 }
 
 void Engine::check_integrity() const {
   const std::lock_guard lock(mutex_);
-  pool_.check_integrity();
+  std::vector<int32_t> held(static_cast<size_t>(kv_.total()), 0);
+  const auto count = [&](const Sequence& s) {
+    for (const int32_t page : s.pages)
+      if (page >= 0) held[static_cast<size_t>(page)]++;
+  };
+  for (const std::weak_ptr<Sequence>& weak : sequences_)
+    if (const std::shared_ptr<Sequence> s = weak.lock()) count(*s);
+  const auto count_own = [&](const Task& task) {
+    if (task.own_sequence) count(*task.sequence);
+  };
+  for (const std::shared_ptr<Task>& task : running_) count_own(*task);
+  waiting_.for_each([&](const Waiting& task) { count_own(static_cast<const Task&>(task)); });
+  kv_.check_integrity(held);
 }
 
 }  // namespace dasan

@@ -11,6 +11,7 @@ namespace dasan {
 namespace {
 
 constexpr uint32_t kDefaultContextLimit = 32768;
+constexpr int32_t kLogitRows = 32;
 
 [[noreturn]] void bad_argument(std::string message) {
   throw Error(Status::kInvalidArgument, std::move(message));
@@ -32,6 +33,13 @@ uint64_t available_memory() {
     if (key == "MemAvailable:") return value * 1024;
   }
   return 0;
+}
+
+// The most that the KV pages take unasked: a quarter of the memory that the host can spare; most of
+// what a device has left, because nothing else is meant to come there.
+uint64_t default_kv_bytes(const kernels::Backend& backend) {
+  if (!backend.is_host_memory()) return backend.available_bytes() / 10 * 8;
+  return available_memory() / 4;
 }
 
 }  // namespace
@@ -75,7 +83,8 @@ ExecLimits exec_limits(const Model& model, const EngineOptions& o) {
   ExecLimits limits;
   limits.max_rows = static_cast<int32_t>(o.max_batch_tokens);
   limits.max_seqs = static_cast<int32_t>(std::min(o.max_sequences, o.max_batch_tokens));
-  limits.max_logit_rows = limits.max_seqs;
+  // Scored texts and verified proposals want more than a row of each sequence.
+  limits.max_logit_rows = std::min(limits.max_rows, std::max(limits.max_seqs, kLogitRows));
   limits.max_context = static_cast<int32_t>(o.max_context);
   limits.n_threads = static_cast<int32_t>(o.n_threads);
   limits.kv_dtype = kv_dtype(model, o.kv_type);
@@ -86,8 +95,8 @@ ExecLimits exec_limits(const Model& model, const EngineOptions& o) {
     if (pages == 0)
       bad_argument("kv_bytes is " + std::to_string(o.kv_bytes) +
                    ", expected at least one page of " + std::to_string(per_page));
-  } else if (const uint64_t quarter = available_memory() / 4; quarter > per_page) {
-    pages = std::min<uint64_t>(pages, quarter / per_page);
+  } else if (const uint64_t share = default_kv_bytes(model.backend()); share > per_page) {
+    pages = std::min<uint64_t>(pages, share / per_page);
   }
   check_range("KV pages", pages, 1, 1u << 26);
   limits.n_pages = static_cast<int32_t>(pages);

@@ -1,11 +1,14 @@
 // From what a caller asks of an engine to the limits it will run with.
 #pragma once
 
-#include "engine/exec/executor.h"
+#include "engine/exec/step_runner.h"
 #include "engine/model/model.h"
 #include "engine/session/engine.h"
 
 namespace dasan {
+
+// Requests that are considered for admission in one step.
+inline constexpr size_t kMaxHeads = 32;
 
 // No zeros left; Error(kInvalidArgument) naming the option, its value and its range.
 EngineOptions resolve_options(const Model& model, EngineOptions options);

@@ -1,6 +1,7 @@
 // Saving and restoring a sequence. Layout, little-endian: a header (magic, version, KV dtype, the
-// model's fingerprint, page bytes, tokens, tokens that have KV, its checksum), then the tokens and
-// the pages, each block followed by its checksum (FNV-1a, 64 bits: it finds damage, not malice).
+// model's fingerprint, page bytes, tokens, tokens that have KV, pages let go, cache salt, its
+// checksum), then the tokens and the pages, each block followed by its checksum (FNV-1a, 64 bits:
+// it finds damage, not malice; which is why restored pages never enter the prefix index).
 #include <cstring>
 #include <string>
 
@@ -12,15 +13,16 @@ namespace dasan {
 namespace {
 
 constexpr uint64_t kMagic = 0x504E53'4E41534144;  // "DASANSNP"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 struct Header {
   uint64_t magic = kMagic;
   uint32_t version = kVersion;
   uint32_t kv_dtype = 0;
-  uint64_t fingerprint = 0, page_bytes = 0, n_tokens = 0, n_computed = 0, checksum = 0;
+  uint64_t fingerprint = 0, page_bytes = 0, n_tokens = 0, n_computed = 0, first_page = 0, salt = 0,
+           checksum = 0;
 };
-static_assert(sizeof(Header) == 56);
+static_assert(sizeof(Header) == 72);
 
 // Holds the executor between two steps of an engine that is always busy.
 class ExecutorTurn {
@@ -60,12 +62,11 @@ uint64_t header_checksum(Header header) {
 }  // namespace
 
 void Engine::save(const Sequence& sequence, const Writer& write) {
-  Sequence copy;
+  const std::shared_ptr<Sequence> shared = fork(sequence);
+  Sequence& copy = *shared;
   {
     const std::lock_guard lock(mutex_);
-    check_idle(sequence);
-    copy = sequence;
-    for (const int32_t page : copy.pages) pool_.retain(page);
+    copy.busy = copy.listed = true;  // not to be evicted meanwhile
   }
   const auto release = [&] {
     const std::lock_guard lock(mutex_);
@@ -73,11 +74,13 @@ void Engine::save(const Sequence& sequence, const Writer& write) {
   };
   try {
     Header header;
-    header.kv_dtype = static_cast<uint32_t>(executor_.limits().kv_dtype);
+    header.kv_dtype = static_cast<uint32_t>(executor_->limits().kv_dtype);
     header.fingerprint = model_->fingerprint();
-    header.page_bytes = executor_.page_bytes();
+    header.page_bytes = executor_->page_bytes();
     header.n_tokens = copy.tokens.size();
     header.n_computed = static_cast<uint64_t>(copy.computed);
+    header.first_page = static_cast<uint64_t>(copy.first_page);
+    header.salt = copy.salt;
     header.checksum = header_checksum(header);
     const auto put = [&](const void* data, size_t size) {
       const uint64_t sum = checksum(data, size);
@@ -86,11 +89,12 @@ void Engine::save(const Sequence& sequence, const Writer& write) {
     };
     write(&header, sizeof header);
     put(copy.tokens.data(), copy.tokens.size() * sizeof(int32_t));
-    std::vector<std::byte> page(executor_.page_bytes());
+    std::vector<std::byte> page(executor_->page_bytes());
     for (const int32_t id : copy.pages) {
+      if (id < 0) continue;
       {
         const ExecutorTurn turn(executor_mutex_, executor_waiters_);
-        executor_.read_page(id, page);
+        executor_->read_page(id, page);
       }
       put(page.data(), page.size());
     }
@@ -110,8 +114,8 @@ std::shared_ptr<Sequence> Engine::restore(const Reader& read) {
                  std::to_string(kVersion));
   if (header.checksum != header_checksum(header)) bad_snapshot("the header is damaged");
   if (header.fingerprint != model_->fingerprint()) bad_snapshot("it was saved with another model");
-  if (header.kv_dtype != static_cast<uint32_t>(executor_.limits().kv_dtype) ||
-      header.page_bytes != executor_.page_bytes())
+  if (header.kv_dtype != static_cast<uint32_t>(executor_->limits().kv_dtype) ||
+      header.page_bytes != executor_->page_bytes())
     bad_snapshot("it was saved with another KV type or on another device");
   if (header.n_tokens > options_.max_context)
     bad_snapshot(std::to_string(header.n_tokens) + " tokens, expected at most " +
@@ -119,6 +123,9 @@ std::shared_ptr<Sequence> Engine::restore(const Reader& read) {
   if (header.n_computed > header.n_tokens)
     bad_snapshot(std::to_string(header.n_computed) + " tokens with KV, expected at most " +
                  std::to_string(header.n_tokens));
+  if (header.first_page > 0 && header.first_page * kernels::kPageTokens >= header.n_computed)
+    bad_snapshot(std::to_string(header.first_page) +
+                 " pages let go, expected fewer than there are");
   const auto take = [&](void* data, size_t size, const char* what) {
     uint64_t sum = 0;
     if (size > 0) read(data, size);
@@ -132,25 +139,35 @@ std::shared_ptr<Sequence> Engine::restore(const Reader& read) {
     if (token < 0 || token >= model_->spec().n_vocab)
       bad_snapshot("token " + std::to_string(token) + " is outside the vocabulary");
   const int32_t n_pages = pages_for_tokens(header.n_computed);
-  std::vector<std::byte> page(executor_.page_bytes());
+  const auto first_page = static_cast<int32_t>(header.first_page);
+  std::vector<std::byte> page(executor_->page_bytes());
+  sequence->salt = header.salt;
+  sequence->foreign = true;
+  sequence->busy = sequence->listed = true;  // not to be evicted before it is whole
+  sequence->pages.reserve(static_cast<size_t>(n_pages));
+  sequence->pages.assign(static_cast<size_t>(first_page), -1);
+  sequence->first_page = first_page;
   try {
-    for (int32_t i = 0; i < n_pages; i++) {
+    {
+      const std::lock_guard lock(mutex_);
+      register_sequence(sequence);
+    }
+    for (int32_t i = first_page; i < n_pages; i++) {
       take(page.data(), page.size(), "the KV pages");
       int32_t id = 0;
       {
         const std::lock_guard lock(mutex_);
-        sequence->pages.reserve(static_cast<size_t>(n_pages));
-        while (pool_.available() == 0 && evict_idle()) {
+        while (kv_.available() == 0 && evict_idle()) {
         }
-        id = pool_.acquire();
+        id = kv_.acquire();
         sequence->pages.push_back(id);
       }
       const ExecutorTurn turn(executor_mutex_, executor_waiters_);
-      executor_.write_page(id, page);
+      executor_->write_page(id, page);
     }
     const std::lock_guard lock(mutex_);
     sequence->computed = static_cast<int32_t>(header.n_computed);
-    register_sequence(sequence);  // from here on it may be evicted
+    sequence->busy = sequence->listed = false;
   } catch (...) {
     const std::lock_guard lock(mutex_);
     release_pages(*sequence);

@@ -4,7 +4,9 @@ namespace dasan {
 
 TextStream::TextStream(const Tokenizer& tokenizer, const std::vector<std::string>& stop,
                        bool render_special, bool at_text_start)
-    : detokenizer_(tokenizer, render_special, at_text_start), stop_(stop) {}
+    : detokenizer_(tokenizer, render_special, at_text_start), stop_(stop) {
+  scratch_.reserve(kUsualPieceBytes);
+}
 
 bool TextStream::feed(int32_t token, std::string& out) {
   scratch_.clear();
@@ -13,9 +15,9 @@ bool TextStream::feed(int32_t token, std::string& out) {
 }
 
 void TextStream::flush(std::string& out) {
-  std::string text;
-  detokenizer_.flush(text);
-  if (!stop_.feed(text, out)) stop_.flush(out);
+  scratch_.clear();
+  detokenizer_.flush(scratch_);
+  if (!stop_.feed(scratch_, out)) stop_.flush(out);
 }
 
 }  // namespace dasan

@@ -2,6 +2,8 @@
 // fall.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -11,6 +13,9 @@
 
 namespace dasan {
 
+// Room taken ahead, so that a stream of usual tokens allocates nothing.
+inline constexpr size_t kUsualPieceBytes = 256;
+
 class StreamDetokenizer {
  public:
   // The tokenizer must outlive it. at_start: nothing precedes the first token, so that the space
@@ -18,7 +23,9 @@ class StreamDetokenizer {
   StreamDetokenizer(const Tokenizer& tokenizer, bool render_special, bool at_start)
       : tokenizer_(tokenizer),
         render_special_(render_special),
-        at_start_(at_start && tokenizer.drops_leading_space()) {}
+        at_start_(at_start && tokenizer.drops_leading_space()) {
+    pending_.reserve(kUsualPieceBytes);
+  }
 
   // Appends the whole characters that are now known to `out`. Half a character waits; bytes that
   // can no longer become one turn into U+FFFD.
@@ -35,7 +42,11 @@ class StreamDetokenizer {
 
 class StopMatcher {
  public:
-  explicit StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {}
+  explicit StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {
+    size_t longest = 0;
+    for (const std::string& stop : stops_) longest = std::max(longest, stop.size());
+    if (longest > 0) held_.reserve(longest + kUsualPieceBytes);
+  }
 
   // Appends what cannot belong to a stop string to `out`; true when one is complete: the text ends
   // before it.

@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <new>
 
 #include "kernels/core/status.h"
 
@@ -144,6 +145,7 @@ Regex::Regex(const std::string& pattern) {
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
                                    PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
   if (code == nullptr) {
+    if (error == PCRE2_ERROR_HEAP_FAILED) throw std::bad_alloc();
     unsigned char message[256] = "";
     pcre2_get_error_message(error, message, sizeof message);
     throw Error(Status::kFormat, "regular expression '" + pattern +

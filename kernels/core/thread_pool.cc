@@ -46,17 +46,19 @@ ThreadPool::ThreadPool(int32_t n_threads) : n_threads_(n_threads) {
     for (int32_t worker = 1; worker < n_threads; worker++)
       threads_.emplace_back([this, worker] { worker_main(worker); });
   } catch (const std::system_error& error) {
-    stop_ = true;
-    epoch_.fetch_add(1);
-    epoch_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
+    stop();
     throw Error(Status::kOutOfMemory, "thread " + std::to_string(threads_.size() + 1) + " of " +
                                           std::to_string(n_threads) +
                                           " cannot be started: " + error.what());
+  } catch (...) {  // of memory
+    stop();
+    throw;
   }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() noexcept {
   stop_ = true;
   epoch_.fetch_add(1);
   epoch_.notify_all();

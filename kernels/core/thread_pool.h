@@ -34,6 +34,7 @@ class ThreadPool {
   using Fn = void (*)(void* body, int32_t worker, int32_t n);
   void run_erased(Fn fn, void* body) noexcept;
   void worker_main(int32_t worker) noexcept;
+  void stop() noexcept;  // ends those that were started
 
   int32_t n_threads_;
   Fn fn_ = nullptr;

@@ -188,6 +188,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<PackedWeight> pack_experts(std::span<const ConstMatView> experts) override {
     return std::make_unique<PanelWeight>(experts, weights_);
   }
+  void expect_weights(size_t bytes, size_t calls) override { weights_.expect(bytes, calls); }
   std::unique_ptr<PackedWeight> pack_embedding(const ConstMatView& canonical) override {
     return std::make_unique<MappedTable>(canonical);
   }
@@ -308,8 +309,8 @@ class CpuBackend final : public Backend {
                            a.q_norm,
                            a.k_norm,
                            a.norm_eps,
-                           a.cos,
-                           a.sin,
+                           a.cos.data(),
+                           a.sin.data(),
                            a.rope_dim,
                            a.interleaved,
                            a.n_heads,

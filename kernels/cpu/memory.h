@@ -23,26 +23,33 @@ inline constexpr size_t kHugePage = size_t{2} << 20;
 class Memory {
  public:
   explicit Memory(size_t size) : size_(std::max<size_t>(size, 1)) {
+    constexpr size_t kPage = 4096;
+    size_ = (size_ + kPage - 1) / kPage * kPage;
     const size_t slack = size_ >= kHugePage ? kHugePage : 0;
-    mapped_size_ = size_ + slack;
-    mapped_ =
-        mmap(nullptr, mapped_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped_ == MAP_FAILED)
+    void* mapped =
+        mmap(nullptr, size_ + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED)
       throw Error(Status::kOutOfMemory, "out of memory: " + std::to_string(size) + " bytes");
-    void* at = mapped_;
-    size_t space = mapped_size_;
-    data_ = slack == 0 ? at : std::align(kHugePage, size_, at, space);
-    if (slack != 0) madvise(data_, size_, MADV_HUGEPAGE);
+    auto* const begin = static_cast<std::byte*>(mapped);
+    auto* at = begin;
+    if (slack != 0) {  // what lies before and behind the aligned part goes back
+      at += (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
+      const size_t before = static_cast<size_t>(at - begin);
+      if (before > 0) munmap(begin, before);
+      if (before < slack) munmap(at + size_, slack - before);
+      madvise(at, size_, MADV_HUGEPAGE);
+    }
+    data_ = at;
   }
-  ~Memory() { munmap(mapped_, mapped_size_); }
+  ~Memory() { munmap(data_, size_); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   void* data() const noexcept { return data_; }
   size_t size() const noexcept { return size_; }
 
  private:
-  size_t size_, mapped_size_;
-  void *mapped_, *data_;
+  size_t size_;
+  void* data_;
 };
 
 // A slice of a chunk, which lives as long as any slice of it.
@@ -55,16 +62,22 @@ struct Slice {
 // touched, so it costs addresses only. [any thread]
 class Arena {
  public:
+  // The next chunk is made for so many slices of so many bytes together.
+  void expect(size_t size_bytes, size_t slices) {
+    const std::lock_guard lock(mutex_);
+    if (size_bytes > 0) chunk_ = std::make_shared<Memory>(size_bytes + slices * (kAlign - 1));
+    used_ = 0;
+  }
   Slice take(size_t size_bytes) {
-    constexpr size_t kChunk = size_t{64} << 20, kAlign = 64;
-    if (size_bytes >= kChunk) {
-      auto own = std::make_shared<Memory>(size_bytes);
-      auto* data = static_cast<uint8_t*>(own->data());
-      return {std::move(own), data};
-    }
     const std::lock_guard lock(mutex_);
     if (chunk_ == nullptr || chunk_->size() - used_ < size_bytes) {
-      chunk_ = std::make_shared<Memory>(kChunk);
+      constexpr size_t kChunk = size_t{64} << 20;
+      auto chunk = std::make_shared<Memory>(std::max(size_bytes, kChunk));
+      if (size_bytes >= kChunk) {
+        auto* data = static_cast<uint8_t*>(chunk->data());
+        return {std::move(chunk), data};
+      }
+      chunk_ = std::move(chunk);
       used_ = 0;
     }
     Slice slice{chunk_, static_cast<uint8_t*>(chunk_->data()) + used_};
@@ -74,6 +87,7 @@ class Arena {
   }
 
  private:
+  static constexpr size_t kAlign = 64;
   std::mutex mutex_;
   std::shared_ptr<Memory> chunk_;
   size_t used_ = 0;

@@ -124,6 +124,26 @@ void quantise_activations(const float* x, int32_t k, std::vector<double>& out) {
   }
 }
 
+// What the tensor cores see: bf16 for BF16 weights, f16 after the row's power of two for the
+// others; F32 weights have no tensor-core product.
+void round_to_sixteen_bits(const float* x, DType weight, int32_t k, std::vector<double>& out) {
+  if (weight == DType::kF32) {
+    std::copy_n(x, k, out.begin());
+    return;
+  }
+  if (weight == DType::kBF16) {
+    for (int32_t i = 0; i < k; i++)
+      out[static_cast<size_t>(i)] = double{bf16_to_float(float_to_bf16(x[i]))};
+    return;
+  }
+  float top = 0.0f;
+  for (int32_t i = 0; i < k; i++) top = std::max(top, std::fabs(x[i]));
+  const int shift = std::clamp(top > 0.0f ? 14 - std::ilogb(top) : 100, -100, 100);
+  for (int32_t i = 0; i < k; i++)
+    out[static_cast<size_t>(i)] =
+        std::ldexp(double{half_to_float(float_to_half(std::ldexp(x[i], shift)))}, -shift);
+}
+
 double activate(Activation act, double x) {
   if (act == Activation::kSilu) return x / (1.0 + std::exp(-x));
   constexpr double kSqrt2OverPi = 0.79788456080286535588;
@@ -132,6 +152,8 @@ double activate(Activation act, double x) {
 
 class ReferenceBackend final : public Backend {
  public:
+  explicit ReferenceBackend(ActivationRounding rounding) : rounding_(rounding) {}
+
   std::string_view name() const noexcept override { return "reference"; }
   bool supports(const OpKey& key) const noexcept override {
     const bool weight = key.weight != DType::kI32;
@@ -359,9 +381,11 @@ class ReferenceBackend final : public Backend {
   void synchronize(Stream&) override {}
 
  private:
-  // x as a product with w takes it: quantised where w is.
-  static void take_activations(const PackedWeight& w, const float* x, std::vector<double>& out) {
-    if (dtype_info(w.dtype()).quantized)
+  // x as a product with w takes it.
+  void take_activations(const PackedWeight& w, const float* x, std::vector<double>& out) const {
+    if (rounding_ == ActivationRounding::kSixteenBits)
+      round_to_sixteen_bits(x, w.dtype(), w.cols(), out);
+    else if (dtype_info(w.dtype()).quantized)
       quantise_activations(x, w.cols(), out);
     else
       std::copy_n(x, w.cols(), out.begin());
@@ -379,7 +403,7 @@ class ReferenceBackend final : public Backend {
     const int32_t hd = a.kv.shape.head_dim, half = a.rope_dim / 2;
     std::vector<double> x(head, head + hd);
     if (norm != nullptr) normalise(head, norm, double{a.norm_eps}, hd, x.data());
-    for (int32_t i = 0; a.cos != nullptr && i < half; i++) {
+    for (int32_t i = 0; !a.cos.empty() && i < half; i++) {
       const auto at = static_cast<size_t>(row) * static_cast<size_t>(half) + static_cast<size_t>(i);
       const auto j = static_cast<size_t>(a.interleaved ? 2 * i : i),
                  k = static_cast<size_t>(a.interleaved ? 2 * i + 1 : i + half);
@@ -389,10 +413,14 @@ class ReferenceBackend final : public Backend {
     }
     for (int32_t d = 0; d < hd; d++) head[d] = static_cast<float>(x[static_cast<size_t>(d)]);
   }
+
+  ActivationRounding rounding_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+std::unique_ptr<Backend> make_reference_backend(ActivationRounding rounding) {
+  return std::make_unique<ReferenceBackend>(rounding);
+}
 
 }  // namespace dasan::kernels

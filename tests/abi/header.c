@@ -21,5 +21,6 @@ int main(void) {
   CHECK(dasan_event, DASAN_EVENT_INIT);
   CHECK(dasan_sampling, DASAN_SAMPLING_INIT);
   CHECK(dasan_request_params, DASAN_REQUEST_PARAMS_INIT);
+  CHECK(dasan_timeline, DASAN_TIMELINE_INIT);
   return failures;
 }

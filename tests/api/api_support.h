@@ -103,6 +103,7 @@ struct Answer {
   dasan_status status = DASAN_OK;
   int32_t n_done = 0;
   uint32_t prompt_tokens = 0, generated_tokens = 0;
+  double logprob_sum = 0;
 };
 
 inline void collect(Answer& answer, const dasan_event& event) {
@@ -114,6 +115,7 @@ inline void collect(Answer& answer, const dasan_event& event) {
     answer.top.insert(answer.top.end(), event.top, event.top + event.n_tokens * event.n_top);
   answer.prompt_tokens = event.prompt_tokens;
   answer.generated_tokens = event.generated_tokens;
+  answer.logprob_sum = event.logprob_sum;
   if (event.kind == DASAN_EVENT_DONE) {
     answer.finish = event.finish;
     answer.status = event.status;

@@ -80,6 +80,12 @@ TEST_CASE("struct_size: zero is refused, a newer caller's unknown fields must be
   std::memset(&zero, 0, sizeof zero);
   CHECK(dasan_model_load(&m, "/nonexistent", &zero) == DASAN_E_INVALID_ARGUMENT);
   CHECK(message_has("struct_size is 0"));
+  std::memset(&zero, 0x5A, sizeof zero);  // memory that nobody has initialised
+  CHECK(dasan_model_load(&m, "/nonexistent", &zero) == DASAN_E_INVALID_ARGUMENT);
+  CHECK(message_has("struct_size is 1515870810"));
+  dasan_device_info garbage;
+  std::memset(&garbage, 0x5A, sizeof garbage);
+  CHECK(dasan_device_get(0, &garbage) == DASAN_E_INVALID_ARGUMENT);
 
   struct Newer {
     dasan_model_params known;
@@ -118,6 +124,27 @@ TEST_CASE("devices") {
   CHECK(dasan_device_get(99, &info) == DASAN_E_NOT_FOUND);
   CHECK(message_has("99"));
   CHECK(dasan_device_get(-1, &info) == DASAN_E_NOT_FOUND);
+}
+
+// Most machines that run this have no GPU: the library loads all the same, and says why not.
+TEST_CASE("a CUDA device that is not there is refused by name, and the CPU goes on") {
+  const std::string model = demo_model_path();
+  dasan_model_params params = DASAN_MODEL_PARAMS_INIT;
+  params.device_kind = DASAN_DEVICE_CUDA;
+  params.device_ordinal = 77;
+  dasan_model* m = nullptr;
+  const dasan_status status = dasan_model_load(&m, model.c_str(), &params);
+  const bool built = std::string_view(dasan_build_info()).ends_with("cuda=yes");
+  CHECK(status == (built ? DASAN_E_NOT_FOUND : DASAN_E_UNSUPPORTED));
+  CHECK(message_has("cuda:77"));
+  CHECK(m == nullptr);
+  params.device_ordinal = -1;
+  CHECK(dasan_model_load(&m, model.c_str(), &params) == DASAN_E_INVALID_ARGUMENT);
+  CHECK(message_has("device_ordinal is -1"));
+  params.device_kind = DASAN_DEVICE_AUTO;
+  params.device_ordinal = 0;
+  DASAN_REQUIRE_OK(dasan_model_load(&m, model.c_str(), &params));
+  dasan_model_release(m);
 }
 
 TEST_CASE("each thread has its own error message") {
@@ -174,6 +201,18 @@ TEST_CASE("invalid UTF-8 is refused with its position, bad token ids by value") 
   CHECK(dasan_tokenize(model.get(), text.data(), text.size(), 0, tokens, nullptr, 16, &n) ==
         DASAN_E_INVALID_ARGUMENT);
   CHECK(message_has("2"));
+  // Wherever text is taken, not only where it is tokenized.
+  const dasan_message message = {{"user", DASAN_NTS}, {text.data(), text.size()}};
+  dasan_chat_params chat = DASAN_CHAT_PARAMS_INIT;
+  chat.messages = &message;
+  chat.n_messages = 1;
+  CHECK(dasan_apply_chat_template(model.get(), &chat, nullptr, 0, &n) == DASAN_E_INVALID_ARGUMENT);
+  CHECK(message_has("message.content is not valid UTF-8 at byte 2"));
+  const char json[] = "[\"\xC3\"]";
+  chat = DASAN_CHAT_PARAMS_INIT;
+  chat.messages_json = {json, sizeof json - 1};
+  CHECK(dasan_apply_chat_template(model.get(), &chat, nullptr, 0, &n) == DASAN_E_INVALID_ARGUMENT);
+  CHECK(message_has("messages_json is not valid UTF-8 at byte 2"));
   const int32_t bad[] = {-1, 1 << 30};
   char buffer[64];
   for (const int32_t id : bad) {

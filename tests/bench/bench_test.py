@@ -198,6 +198,8 @@ class Suite(unittest.TestCase):
         self.assertRegex(verdict(self.write("c.jsonl", [s / 2 for s in slow])), r" 2\.000 .* faster")
         self.assertIn("slower", verdict(self.write("d.jsonl", [s * 1.5 for s in slow])))
         self.assertIn("too few", verdict(self.write("e.jsonl", slow[:3])))
+        disturbed = self.write("h.jsonl", slow, other_cores=0.9)
+        self.refused(self.bench("compare", a, disturbed), "h.jsonl", "undisturbed")
         self.assertIn("different machines",
                       self.bench("compare", a, self.write("f.jsonl", slow, machine=3)).stdout)
         self.refused(self.bench("compare", a, "none.jsonl"), "none.jsonl")

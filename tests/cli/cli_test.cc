@@ -4,10 +4,12 @@
 #include <sys/wait.h>
 
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
 
 #include "tests/support/paths.h"
@@ -59,7 +61,8 @@ bool has(const std::string& text, std::string_view part) {
 TEST_CASE("help teaches, and every command has it") {
   const Result help = run("--help");
   CHECK(help.status == 0);
-  for (const char* command : {"generate", "chat", "inspect", "tokenize", "template", "bench"}) {
+  for (const char* command :
+       {"generate", "chat", "inspect", "tokenize", "template", "eval", "embed", "bench"}) {
     CHECK(has(help.out, command));
     const Result one = run(std::string(command) + " --help");
     CHECK(one.status == 0);
@@ -168,6 +171,53 @@ TEST_CASE("inspect, tokenize and template describe a model without loading its w
   const Result empty = run("template " + demo() + " --messages -");
   CHECK(empty.status == 1);
   CHECK(has(empty.err, "standard input is empty"));
+}
+
+TEST_CASE("eval: the perplexity that the log-probabilities of the file's own tokens give") {
+  std::string text;
+  for (int i = 0; i < 4; i++) text += "Where can I get a passport? 여권은 구청에서 발급받습니다. ";
+  std::ofstream(scratch("text.txt")) << text;
+  simdjson::dom::parser parser;
+  const auto eval = [&](const std::string& args) {
+    const Result r = run("eval " + demo() + " " + scratch("text.txt").string() + " --json " + args);
+    INFO(r.err);
+    REQUIRE(r.status == 0);
+    return parser.parse(r.out).value();
+  };
+  const simdjson::dom::element whole = eval("--window 256");
+  const uint64_t tokens = whole["tokens"].get_uint64();
+  const double nll = whole["nll"].get_double();
+  CHECK(whole["windows"].get_uint64().value() == 1);
+  CHECK(std::abs(std::log(whole["perplexity"].get_double().value()) - nll) < 1e-6);
+  CHECK(nll > 0);
+  // A window sees less than the whole text does, and each token is scored once.
+  const simdjson::dom::element cut = eval("--window 24 --stride 8");
+  CHECK(cut["scored"].get_uint64().value() + 1 >= tokens);
+  CHECK(cut["scored"].get_uint64().value() <= tokens);
+  CHECK(cut["windows"].get_uint64().value() > 3);
+  CHECK(cut["nll"].get_double().value() > nll);
+  CHECK(has(run("eval " + demo() + " " + scratch("text.txt").string()).out, "perplexity"));
+  CHECK(run("eval " + demo() + " /nonexistent").status == 1);
+  CHECK(run("eval " + demo() + " " + scratch("text.txt").string() + " -w 8 -s 9").status == 1);
+}
+
+TEST_CASE("embed: one vector per line, of length one unless raw") {
+  simdjson::dom::parser parser;
+  for (const char* pooling : {"mean", "cls", "last"}) {
+    const Result r = run("embed " + demo() + " --pooling " + pooling, "passport\n여권 재발급\n");
+    REQUIRE(r.status == 0);
+    std::istringstream lines(r.out);
+    int n = 0;
+    for (std::string line; std::getline(lines, line); n++) {
+      double squares = 0;
+      const simdjson::dom::array values = parser.parse(line).get_array().value();
+      for (const simdjson::dom::element x : values)
+        squares += x.get_double().value() * x.get_double().value();
+      CHECK(std::abs(squares - 1.0) < 1e-5);
+    }
+    CHECK(n == 2);
+  }
+  CHECK(run("embed " + demo() + " --pooling sum -p x").status == 2);
 }
 
 TEST_CASE("bench prints a table and JSON") {

@@ -126,6 +126,26 @@ TEST_CASE("every combination of filters chooses what the plain definition choose
 }
 
 TEST_CASE(
+    "a large vocabulary of few different logits: ties, and scores all in one range or in many") {
+  for (const float temperature : {0.05f, 1.0f, 60.0f})
+    for (const float step : {0.0f, 0.5f, 4.0f})
+      for (const int32_t top_k : {0, 1, 700, 5000})
+        for (const float top_p : {0.0f, 0.2f, 0.999f})
+          for (const float min_p : {0.0f, 0.3f})
+            for (uint64_t position = 0; position < 5; position++) {
+              SamplingParams p;
+              p.temperature = temperature;
+              p.top_k = top_k;
+              p.top_p = top_p;
+              p.min_p = min_p;
+              p.seed = 3;
+              auto logits = random_logits(5000, static_cast<uint32_t>(position));
+              for (float& v : logits) v = std::round(v) * step;
+              CHECK(sample(p, logits, position) == sample_plainly(p, logits, position, {}));
+            }
+}
+
+TEST_CASE(
     "greedy takes the largest, the lower id in a tie, and never the padding of the vocabulary") {
   const std::vector<float> logits{1.0f, 5.0f, 5.0f, NAN, 9.0f};
   SamplingParams greedy;

@@ -1,4 +1,4 @@
-// The scheduler and the page pool: what must hold in every state, over random ones.
+// The scheduler: what must hold in every state, over random ones.
 #include "engine/sched/scheduler.h"
 
 #include <doctest/doctest.h>
@@ -7,8 +7,6 @@
 #include <random>
 #include <set>
 
-#include "engine/kv/page_pool.h"
-#include "kernels/core/status.h"
 #include "kernels/ops.h"
 
 namespace dasan {
@@ -37,7 +35,8 @@ TEST_CASE("scheduler: no plan exceeds a limit, over random states") {
       c.free_in_pages = c.pages_held > 0 ? below(kernels::kPageTokens) : 0;
       c.copies_page = c.free_in_pages > 0 && below(4) == 0;
       c.priority = below(3);
-      c.all_rows = below(5) == 0;
+      c.first_row = below(5) == 0 ? below(c.pending) : -1;
+      c.proposed = below(3) == 0 ? below(9) : 0;
       candidates.push_back(c);
     }
     Schedule plan;
@@ -51,10 +50,10 @@ TEST_CASE("scheduler: no plan exceeds a limit, over random states") {
       CHECK(seen.insert(s.candidate).second);
       const Candidate& c = candidates[static_cast<size_t>(s.candidate)];
       CHECK(s.tokens >= 1);
-      CHECK(s.tokens <= c.pending);
+      CHECK(s.tokens <= c.pending + c.proposed);
       rows += s.tokens;
       pages += pages_needed(c, s.tokens);
-      logit_rows += c.all_rows ? s.tokens : (s.tokens == c.pending ? 1 : 0);
+      logit_rows += std::max(0, s.tokens - c.rows_before());
       running += c.running ? 0 : 1;
     }
     CHECK(rows <= limits.max_rows);
@@ -73,65 +72,45 @@ TEST_CASE(
     "scheduler: decodes go before prefills, priority before arrival, none overtakes one that waits "
     "for pages") {
   Schedule plan;
-  Candidate decode{1, 2, 5, 0, true, false, false}, prefill{100, 0, 0, 0, true, false, false};
+  Candidate decode{1, 2, 5, 0, true, false}, prefill{100, 0, 0, 0, true, false};
   const Candidate both[] = {prefill, decode};
   schedule(both, {32, 8, 8, 100}, plan);
   REQUIRE(plan.steps.size() == 2);
   CHECK(plan.steps[0].candidate == 1);
   CHECK(plan.steps[1].tokens == 31);  // what the budget leaves
 
-  Candidate late{10, 0, 0, 5, false, false, false}, early{10, 0, 0, 0, false, false, false};
+  Candidate late{10, 0, 0, 5, false, false}, early{10, 0, 0, 0, false, false};
   const Candidate ranked[] = {early, late};
   schedule(ranked, {10, 8, 8, 100}, plan);
   REQUIRE(plan.steps.size() == 1);
   CHECK(plan.steps[0].candidate == 1);
 
-  Candidate large{160, 0, 0, 0, false, false, false}, small{5, 0, 0, 0, false, false, false};
+  Candidate large{160, 0, 0, 0, false, false}, small{5, 0, 0, 0, false, false};
   const Candidate queue[] = {large, small};
   schedule(queue, {64, 8, 8, 5}, plan);
+  REQUIRE(plan.steps.size() == 1);  // past the large one, which counts it
+  CHECK(plan.steps[0].candidate == 1);
+  CHECK(plan.short_of_pages);
+  CHECK(plan.passed == 0);
+  const Candidate patient[] = {[&] {
+                                 Candidate c = large;
+                                 c.passed = kPatience;
+                                 return c;
+                               }(),
+                               small};
+  schedule(patient, {64, 8, 8, 5}, plan);
   CHECK(plan.steps.empty());
   CHECK(plan.short_of_pages);
 }
 
 TEST_CASE("scheduler: the victim is the worst ranked that holds pages, never the best") {
-  Candidate a{1, 3, 0, 0, true, false, false}, b{1, 3, 0, 2, true, false, false},
-      c{1, 0, 0, -1, false, false, false};
+  Candidate a{1, 3, 0, 0, true, false}, b{1, 3, 0, 2, true, false}, c{1, 0, 0, -1, false, false};
   const Candidate all[] = {a, b, c};
   CHECK(best_ranked(all) == 1);
   CHECK(choose_victim(all) == 0);
   const Candidate alone[] = {a};
   CHECK(choose_victim(alone) == -1);
   CHECK(best_ranked({}) == -1);
-}
-
-TEST_CASE("page pool: random references never lose or double a page") {
-  PagePool pool(37);
-  std::vector<int32_t> held;  // one entry per reference
-  std::mt19937 random(2);
-  for (int round = 0; round < 50000; round++) {
-    const auto what = random() % 3;
-    if (what == 0 && pool.available() > 0) {
-      held.push_back(pool.acquire());
-      CHECK(std::count(held.begin(), held.end(), held.back()) == 1);
-    } else if (what == 1 && !held.empty()) {
-      const int32_t page = held[random() % held.size()];
-      pool.retain(page);
-      held.push_back(page);
-      CHECK(pool.shared(page));
-    } else if (!held.empty()) {
-      const size_t at = random() % held.size();
-      const int32_t page = held[at];
-      held.erase(held.begin() + static_cast<std::ptrdiff_t>(at));
-      pool.release(page);
-    }
-    const std::set<int32_t> distinct(held.begin(), held.end());
-    CHECK(pool.available() == 37 - static_cast<int32_t>(distinct.size()));
-  }
-  pool.check_integrity();
-  for (const int32_t page : held) pool.release(page);
-  CHECK(pool.available() == 37);
-  for (int i = 0; i < 37; i++) pool.acquire();
-  CHECK_THROWS_AS(pool.acquire(), Error);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Cases of rms_norm and gated_act.
 #pragma once
 
-#include "kernel_support.h"
+#include "tests/kernels/kernel_support.h"
 
 namespace suite {
 

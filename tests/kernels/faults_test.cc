@@ -333,7 +333,7 @@ TEST_CASE("every planted fault is caught") {
       {"rope turns the whole head",
        [](Fault& f) {
          f.on_rope = [](RopeAppendKvArgs& a) {
-           if (a.rope_dim == 32 && a.kv.shape.head_dim == 64) a.cos = nullptr;
+           if (a.rope_dim == 32 && a.kv.shape.head_dim == 64) a.cos = {};
          };
        }},
       {"rope skips the norm of k",

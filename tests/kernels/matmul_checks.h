@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernel_support.h"
+#include "tests/kernels/kernel_support.h"
 
 namespace suite {
 

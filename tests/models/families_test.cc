@@ -67,6 +67,25 @@ TEST_CASE("every family gives the logits of transformers") {
               << " logits against transformers, worst error " << tally.worst << "\n";
 }
 
+TEST_CASE("the text model inside a vision model's checkpoint: EXAONE 4.5") {
+  const Fixture f = read_fixture("exaone4_window");
+  Fixture wrapped = f;
+  std::string text = f.config;
+  text.replace(text.find("\"exaone4\""), 9, "\"exaone4_5_text\"");
+  wrapped.config =
+      R"({"model_type":"exaone4_5","tie_word_embeddings":false,"vision_config":{"depth":1},)"
+      R"("text_config":)" +
+      text + "}";
+  for (TestTensor& t : wrapped.tensors)
+    if (t.name.starts_with("model.")) t.name.insert(6, "language_model.");
+  wrapped.tensors.push_back(make_tensor("model.visual.blocks.0.mlp.up_proj.weight", {8, 8}));
+  wrapped.tensors.push_back(make_tensor("mtp.layers.0.mlp.up_proj.weight", {8, 8}));
+  const TempFolder folder;
+  write_hf_folder(wrapped, folder / "hf");
+  const auto model = Model::load((folder / "hf").string(), {});
+  CHECK(max_error(run_tokens(*model, f.tokens, 16), f.logits) <= kTolerance);
+}
+
 // Were a feature ignored by both sides' weights, the comparison above would prove nothing.
 TEST_CASE("each feature of the fixtures changes the logits by far more than the tolerance") {
   const struct {

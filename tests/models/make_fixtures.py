@@ -4,13 +4,9 @@ A fixture is a folder of fixtures/: config.json, tensors.txt (name and shape), t
 logits.f32 (n_tokens x n_vocab, little-endian), all for weights that are never stored: both this
 script and the test compute them from the tensor's name and the element's index (`weight`).
 
-EXAONE 3.5 is no part of transformers: its forward is written out below, after its description in
-the model's own code (pre-norm, SwiGLU as c_proj(silu(c_fc_0 x) * c_fc_1 x), half-split rotation).
-
-Needs torch and transformers 5. Run it in this folder: python make_fixtures.py [NAME...]
+Needs torch and transformers 5.24 or newer, the first with EXAONE 3.5. Run it in this folder: python make_fixtures.py [NAME...]
 """
 import json
-import math
 import pathlib
 import sys
 
@@ -115,70 +111,19 @@ CASES["exaone35_tied"] = {**CASES["exaone35"], "tie_word_embeddings": True, "num
                           "num_key_value_heads": 4}
 
 
-def llama3_frequencies(theta, dim, s):
-    out = []
-    for i in range(dim // 2):
-        f = theta ** (-2.0 * i / dim)
-        wavelength = 2 * math.pi / f
-        original = s["original_max_position_embeddings"]
-        if wavelength > original / s["low_freq_factor"]:
-            f /= s["factor"]
-        elif wavelength > original / s["high_freq_factor"]:
-            smooth = (original / wavelength - s["low_freq_factor"]) / (
-                s["high_freq_factor"] - s["low_freq_factor"])
-            f *= (1 - smooth) / s["factor"] + smooth
-        out.append(f)
-    return torch.tensor(out, dtype=torch.float32)
+# transformers calls the tensors of EXAONE 3.5 otherwise than the published checkpoints.
+EXAONE_NAMES = {"model.layers.": "transformer.h.", "model.embed_tokens": "transformer.wte",
+                "model.norm": "transformer.ln_f", "self_attn.o_proj": "attn.attention.out_proj",
+                "self_attn.": "attn.attention.", "mlp.gate_proj": "mlp.c_fc_0",
+                "mlp.up_proj": "mlp.c_fc_1", "mlp.down_proj": "mlp.c_proj",
+                "post_attention_layernorm": "ln_2", "input_layernorm": "ln_1"}
 
 
-def exaone35(c, tokens):
-    """Returns the shapes of the tensors and the logits."""
-    d, ff, hd = c["hidden_size"], c["intermediate_size"], c["head_dim"]
-    heads, kv = c["num_attention_heads"], c["num_key_value_heads"]
-    shapes = {"transformer.wte.weight": (c["vocab_size"], d), "transformer.ln_f.weight": (d,)}
-    if not c["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = (c["vocab_size"], d)
-    for i in range(c["num_layers"]):
-        p = f"transformer.h.{i}."
-        shapes |= {p + "ln_1.weight": (d,), p + "ln_2.weight": (d,),
-                   p + "attn.attention.q_proj.weight": (heads * hd, d),
-                   p + "attn.attention.k_proj.weight": (kv * hd, d),
-                   p + "attn.attention.v_proj.weight": (kv * hd, d),
-                   p + "attn.attention.out_proj.weight": (d, heads * hd),
-                   p + "mlp.c_fc_0.weight": (ff, d), p + "mlp.c_fc_1.weight": (ff, d),
-                   p + "mlp.c_proj.weight": (d, ff)}
-    w = {name: weight(name, shape) for name, shape in shapes.items()}
-    n = len(tokens)
-    angle = torch.arange(n, dtype=torch.float32)[:, None] * llama3_frequencies(
-        c["rope_theta"], hd, c["rope_scaling"])[None, :]
-    cos, sin = torch.cat([angle.cos()] * 2, -1), torch.cat([angle.sin()] * 2, -1)
-
-    def norm(x, g):
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + c["layer_norm_epsilon"]) * g
-
-    def rotate(x):  # (heads, n, hd)
-        half = torch.cat([-x[..., hd // 2:], x[..., :hd // 2]], -1)
-        return x * cos + half * sin
-
-    h = w["transformer.wte.weight"][tokens]
-    mask = torch.full((n, n), float("-inf")).triu(1)
-    for i in range(c["num_layers"]):
-        p = f"transformer.h.{i}."
-        x = norm(h, w[p + "ln_1.weight"])
-        a = p + "attn.attention."
-        q = rotate((x @ w[a + "q_proj.weight"].T).view(n, heads, hd).transpose(0, 1))
-        k = rotate((x @ w[a + "k_proj.weight"].T).view(n, kv, hd).transpose(0, 1))
-        v = (x @ w[a + "v_proj.weight"].T).view(n, kv, hd).transpose(0, 1)
-        k, v = (t.repeat_interleave(heads // kv, 0) for t in (k, v))
-        scores = (q @ k.transpose(1, 2)) * hd**-0.5 + mask
-        out = (scores.softmax(-1) @ v).transpose(0, 1).reshape(n, heads * hd)
-        h = h + out @ w[a + "out_proj.weight"].T
-        x = norm(h, w[p + "ln_2.weight"])
-        gated = torch.nn.functional.silu(x @ w[p + "mlp.c_fc_0.weight"].T) * (
-            x @ w[p + "mlp.c_fc_1.weight"].T)
-        h = h + gated @ w[p + "mlp.c_proj.weight"].T
-    head = w.get("lm_head.weight", w["transformer.wte.weight"])
-    return shapes, norm(h, w["transformer.ln_f.weight"]) @ head.T
+def published(name, model_type):
+    if model_type == "exaone":
+        for ours, theirs in EXAONE_NAMES.items():
+            name = name.replace(ours, theirs)
+    return name
 
 
 def stacked_experts(name, shape, shapes):
@@ -213,6 +158,7 @@ def transformers_model(config, tokens):
         if name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
             parameter.data = stacked_experts(name, tuple(parameter.shape), shapes)
             continue
+        name = published(name, config["model_type"])
         shapes[name] = tuple(parameter.shape)
         parameter.data = weight(name, shapes[name])
     model.tie_weights()
@@ -233,14 +179,10 @@ def main(names):
         if names and name not in names:
             continue
         tokens = [int(x % np.uint64(config["vocab_size"])) for x in counter("tokens", N_TOKENS)]
-        drift = 0.0
         with torch.no_grad():
-            if config["model_type"] == "exaone":
-                shapes, logits = exaone35(config, tokens)
-            else:
-                shapes, logits, drift, made = transformers_model(config, tokens)
-                if name in ("qwen3_yarn", "exaone4_saved"):  # as transformers 5 saves it: rope_parameters, layer_types
-                    config = json.loads(made.to_json_string(use_diff=False))
+            shapes, logits, drift, made = transformers_model(config, tokens)
+        if name in ("qwen3_yarn", "exaone4_saved"):  # as transformers 5 saves it: rope_parameters, layer_types
+            config = json.loads(made.to_json_string(use_diff=False))
         out = folder / name
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")

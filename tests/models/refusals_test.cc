@@ -1,6 +1,7 @@
 // What cannot be computed is refused by name: the message says which thing, its value, and what was
 // expected. Also the overrides of configuration keys.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <map>
 
@@ -275,6 +276,8 @@ TEST_CASE("paths: absent, a folder without what it needs, pickled weights, other
   write_file(folder / "empty.gguf", "");
   check_says(load(folder / "empty.gguf"), Status::kFormat, {"empty.gguf", "GGUF"});
   check_says(load("/dev/null"), Status::kIo, {"/dev/null", "regular file"});
+  REQUIRE(mkfifo((folder / "pipe").c_str(), 0600) == 0);  // nobody writes: must not wait
+  check_says(load(folder / "pipe"), Status::kIo, {"pipe", "regular file"});
 }
 
 TEST_CASE("sharded safetensors are one model; a tensor in two shards is refused") {

@@ -70,7 +70,8 @@ enum {
 };
 
 DASAN_API uint32_t dasan_version_number(void); /* of the library actually loaded */
-DASAN_API const char* dasan_build_info(void);  /* "0.1.0 cpu=avx512,avx2,generic cuda=no" */
+DASAN_API const char* dasan_build_info(
+    void); /* "0.1.0 cpu=avx512,avx2,generic cuda=yes": built with it */
 DASAN_API const char* dasan_status_name(dasan_status s); /* "DASAN_E_IO"; static */
 /* This thread's last failure; never NULL; valid until this thread's next failing dasan call. */
 DASAN_API const char* dasan_error_message(void);
@@ -231,15 +232,20 @@ enum {
   DASAN_DRIVE_CALLER = 1  /* nothing happens outside dasan_engine_step() and the calls that say so;
                              with n_threads = 1 the engine has no thread at all */
 };
+enum {
+  DASAN_ENGINE_NO_PREFIX_CACHE = 1u << 0 /* no request uses KV that another computed */
+};
 typedef struct dasan_engine_params {
-  uint32_t struct_size, flags;
-  int32_t drive, kv_type;    /* DASAN_DRIVE_*, DASAN_KV_* */
-  uint32_t max_sequences;    /* running at once; 0 = 16 */
-  uint32_t max_batch_tokens; /* tokens per step, prefill chunking; 0 = 512 */
-  uint32_t max_context;      /* tokens of one sequence; 0 = the model's, at most 32768 */
-  uint32_t n_threads;        /* CPU; 0 = all cores */
-  uint32_t max_queued;       /* requests waiting; 0 = 1024 */
-  uint32_t reserved;
+  uint32_t struct_size, flags;   /* DASAN_ENGINE_* */
+  int32_t drive, kv_type;        /* DASAN_DRIVE_*, DASAN_KV_* */
+  uint32_t max_sequences;        /* running at once; 0 = 16 */
+  uint32_t max_batch_tokens;     /* tokens per step, prefill chunking; 0 = 512 */
+  uint32_t max_context;          /* tokens of one sequence; 0 = the model's, at most 32768 */
+  uint32_t n_threads;            /* CPU; 0 = all cores */
+  uint32_t max_queued;           /* requests waiting; 0 = 1024 */
+  uint32_t mixed_prefill_tokens; /* of long prompts, in a step in which others decode; 0 = as many
+                                    as let those wait at most 1.3 times as long for their tokens,
+                                    more when more wait than decode */
   uint64_t kv_bytes; /* KV cache; 0 = one full context, or a quarter of free memory if less */
 } dasan_engine_params;
 #define DASAN_ENGINE_PARAMS_INIT \
@@ -262,9 +268,12 @@ typedef struct dasan_engine_stats {
   uint64_t steps, tokens_prefilled, tokens_generated;
   uint64_t kv_pages_total, kv_pages_used;
   uint64_t requests_done, requests_failed, requests_cancelled;
+  uint64_t kv_pages_idle; /* held by nobody, contents kept for whoever asks again */
+  uint64_t tokens_cached; /* of prompts, whose KV was there already */
+  uint64_t preemptions;   /* running requests whose pages went to others, to be computed again */
 } dasan_engine_stats;
 #define DASAN_ENGINE_STATS_INIT \
-  { (uint32_t)sizeof(dasan_engine_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  { (uint32_t)sizeof(dasan_engine_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 DASAN_API dasan_status dasan_engine_create(dasan_engine** out, dasan_model* m,
                                            const dasan_engine_params* params /* NULL: defaults */);
@@ -307,11 +316,12 @@ typedef struct dasan_event {
   uint32_t n_top;
   uint32_t prompt_tokens, cached_tokens, generated_tokens, reserved;
   double queue_seconds, prefill_seconds, decode_seconds; /* so far */
+  double logprob_sum; /* of all generated tokens so far, when asked for: best of several samples */
 } dasan_event;
 #define DASAN_EVENT_INIT                                                                           \
   {                                                                                                \
     (uint32_t)sizeof(dasan_event), 0, 0, 0, NULL, NULL, NULL, {NULL, 0}, {NULL, 0}, 0, 0, 0, 0, 0, \
-        0, 0, 0, 0                                                                                 \
+        0, 0, 0, 0, 0                                                                              \
   }
 typedef int32_t (*dasan_event_fn)(void* user, const dasan_event* event); /* nonzero cancels */
 
@@ -341,7 +351,8 @@ typedef struct dasan_sampling {
 enum {
   DASAN_REQ_LOGPROBS = 1u << 0,
   DASAN_REQ_IGNORE_EOS = 1u << 1,
-  DASAN_REQ_RENDER_SPECIAL = 1u << 2 /* control tokens appear in the text */
+  DASAN_REQ_RENDER_SPECIAL = 1u << 2, /* control tokens appear in the text */
+  DASAN_REQ_STEPS = 1u << 3           /* keeps a record of each step, for dasan_request_steps */
 };
 typedef struct dasan_request_params {
   uint32_t struct_size, flags; /* DASAN_REQ_* */
@@ -358,14 +369,26 @@ typedef struct dasan_request_params {
   dasan_event_fn on_event; /* NULL: pull with dasan_request_next. Called under no lock: on a
                               thread of the engine, or inside dasan_engine_step (DRIVE_CALLER) */
   void* user;
+  uint64_t client;     /* who asks, by the caller's count: among requests of one priority the
+                          client that was served least goes first */
+  uint64_t cache_salt; /* KV of prompts is shared among requests of one salt only: give
+                          tenants or security grades their own. On a session with a history:
+                          that history's, or 0 */
+  uint32_t speculate;  /* most tokens guessed ahead and verified in one step, at most 32; 0 =
+                          none. The answer is the same to the bit, only sooner where the text
+                          repeats itself or its prompt: editing, summarising, code */
+  uint32_t n_samples;  /* answers to one prompt, whose KV they share; 0 = 1. Each is a request
+                          of its own: the i-th with seed + i, to the bit what it would be
+                          alone. Not with a session: fork that */
 } dasan_request_params;
 #define DASAN_REQUEST_PARAMS_INIT                                                              \
   {                                                                                            \
     (uint32_t)sizeof(dasan_request_params), 0, NULL, NULL, 0, 0, 0, 0, 0, NULL, NULL, 0, NULL, \
-        NULL                                                                                   \
+        NULL, 0, 0, 0, 0                                                                       \
   }
 
-/* All or nothing: on failure no request was queued. The prompt is copied. [any thread] */
+/* All or nothing: on failure no request was queued. The prompt is copied. `out` receives one
+ * request per parameters, or n_samples of them in a row where those ask for more. [any thread] */
 DASAN_API dasan_status dasan_submit(dasan_engine* e, const dasan_request_params* const* params,
                                     size_t n, dasan_request** out);
 /* Next event; timeout_ms 0 polls, UINT32_MAX waits. DASAN_E_TIMEOUT: none came. After DONE, or on a
@@ -380,6 +403,33 @@ DASAN_API dasan_status dasan_wait_any(dasan_request* const* rs, size_t n, uint32
 DASAN_API void dasan_request_cancel(const dasan_request* r);
 DASAN_API void dasan_request_release(dasan_request* r); /* cancels if running; its callback has
                                                            returned for good when this returns */
+
+/* What a request went through so far, also after its end. */
+typedef struct dasan_timeline {
+  uint32_t struct_size;
+  uint32_t prompt_tokens, cached_tokens, generated_tokens;
+  uint32_t prefill_steps, decode_steps; /* chunks of the prompt, also again after a preemption */
+  uint32_t preemptions;                 /* times its pages were taken, to be computed again */
+  uint32_t proposed_tokens, accepted_tokens; /* of params.speculate */
+  uint32_t pages, most_pages;                /* KV pages held now, and at most */
+  uint32_t reserved;
+  uint64_t batch_tokens, batch_sequences; /* of its steps, summed: how much company it had */
+  double queue_seconds, prefill_seconds, decode_seconds;
+} dasan_timeline;
+#define DASAN_TIMELINE_INIT \
+  { (uint32_t)sizeof(dasan_timeline), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+DASAN_API dasan_status dasan_request_get_timeline(const dasan_request* r, dasan_timeline* out);
+typedef struct dasan_step { /* frozen layout */
+  double seconds;           /* from submit to the step's end */
+  uint32_t tokens;          /* of the request: 1 decodes, more are a chunk or verified guesses */
+  uint32_t generated;       /* that came of it */
+  uint32_t batch_tokens, batch_sequences; /* of the whole step */
+  uint32_t pages;                         /* held by the request */
+  uint32_t reserved;
+} dasan_step;
+/* The steps so far, of a request with DASAN_REQ_STEPS; none without. */
+DASAN_API dasan_status dasan_request_steps(const dasan_request* r, dasan_step* steps, size_t cap,
+                                           size_t* len);
 
 /* ---- sessions: KV reuse, rewind, fork, save -------------------------------------------------- */
 
@@ -408,6 +458,17 @@ enum { DASAN_EVAL_ALL_LOGITS = 1u << 0 };
  * floats. Waits until the engine has run it (steps it with DRIVE_CALLER). */
 DASAN_API dasan_status dasan_session_eval(dasan_session* s, const int32_t* tokens, size_t n,
                                           uint32_t flags, float* logits, size_t cap);
+
+typedef struct dasan_score_input { /* frozen layout */
+  const int32_t* tokens;
+  size_t n_tokens;
+  size_t n_context; /* the first n_context (at least 1) are given; the others are scored */
+} dasan_score_input;
+/* Log-probability of each scored token after all before it: perplexity, classification, choosing
+ * among given answers. One float per scored token, input after input; `likeliest` (may be NULL)
+ * receives the token the model expected there. cap counts entries of each. [any thread] */
+DASAN_API dasan_status dasan_score(dasan_engine* e, const dasan_score_input* inputs, size_t n,
+                                   float* logprobs, int32_t* likeliest, size_t cap);
 
 enum { DASAN_POOL_MEAN = 1, DASAN_POOL_CLS = 2, DASAN_POOL_LAST = 3 };
 typedef struct dasan_tokens { /* frozen layout */

@@ -10,6 +10,7 @@
 
 #include <dasan/dasan.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <initializer_list>
@@ -171,6 +172,11 @@ class Request {
     return all;
   }
 
+  dasan_timeline timeline() const {
+    dasan_timeline timeline = DASAN_TIMELINE_INIT;
+    check(dasan_request_get_timeline(get(), &timeline));
+    return timeline;
+  }
   void cancel() const noexcept { dasan_request_cancel(get()); }
   dasan_request* get() const noexcept { return handle_.get(); }
 
@@ -187,6 +193,16 @@ struct GenerateOptions {
   uint32_t deadline_ms = 0;
   int32_t priority = 0;
   uint32_t n_top = 0;
+  uint64_t client = 0, cache_salt = 0;
+  uint32_t speculate = 0;  // most tokens guessed ahead in one step; changes the speed alone
+};
+
+// One finished answer of several to the same prompt.
+struct Sample {
+  std::string text;
+  std::vector<int32_t> tokens;
+  double mean_logprob = 0;  // per token
+  int32_t finish = DASAN_FINISH_NONE;
 };
 
 class Session;
@@ -201,6 +217,20 @@ class Engine {
 
   inline Request submit(std::span<const int32_t> prompt, const GenerateOptions& options = {},
                         const Session* session = nullptr);
+  // n requests over one prompt, whose KV they share; the i-th with options.sampling.seed + i.
+  inline std::vector<Request> submit_samples(std::span<const int32_t> prompt, uint32_t n,
+                                             const GenerateOptions& options);
+  // n answers, the likeliest per token first.
+  inline std::vector<Sample> best_of(std::span<const int32_t> prompt, uint32_t n,
+                                     GenerateOptions options);
+
+  // Log-probabilities of tokens[n_context..] after those before them.
+  std::vector<float> score(std::span<const int32_t> tokens, size_t n_context = 1) {
+    std::vector<float> out(tokens.size() - std::min(tokens.size(), n_context));
+    const dasan_score_input input = {tokens.data(), tokens.size(), n_context};
+    check(dasan_score(get(), &input, 1, out.data(), nullptr, out.size()));
+    return out;
+  }
 
   // Runs one step of a DASAN_DRIVE_CALLER engine; true while work is left.
   bool step() {
@@ -280,27 +310,72 @@ class Session {
   detail::Handle<dasan_session, dasan_session_release> handle_;
 };
 
-inline Request Engine::submit(std::span<const int32_t> prompt, const GenerateOptions& options,
-                              const Session* session) {
+namespace detail {
+
+inline std::vector<Request> submit(dasan_engine* engine, std::span<const int32_t> prompt,
+                                   uint32_t n, const GenerateOptions& options,
+                                   dasan_session* session) {
   std::vector<dasan_str> stops;
   stops.reserve(options.stop.size());
   for (const std::string& s : options.stop) stops.push_back(detail::str(s));
   dasan_request_params params = DASAN_REQUEST_PARAMS_INIT;
   params.flags = options.flags;
-  params.session = session == nullptr ? nullptr : session->get();
+  params.session = session;
   params.prompt = prompt.data();
   params.n_prompt = prompt.size();
   params.max_tokens = options.max_tokens;
   params.deadline_ms = options.deadline_ms;
   params.priority = options.priority;
   params.n_top = options.n_top;
+  params.client = options.client;
+  params.cache_salt = options.cache_salt;
+  params.speculate = options.speculate;
+  params.n_samples = n;
   params.sampling = &options.sampling;
   params.stop = stops.data();
   params.n_stop = stops.size();
   const dasan_request_params* list[] = {&params};
-  dasan_request* r = nullptr;
-  check(dasan_submit(get(), list, 1, &r));
-  return Request(r);
+  std::vector<dasan_request*> raw(n);
+  std::vector<Request> requests;
+  requests.reserve(n);  // nothing fails once they are submitted
+  check(dasan_submit(engine, list, 1, raw.data()));
+  for (dasan_request* r : raw) requests.emplace_back(r);
+  return requests;
+}
+
+}  // namespace detail
+
+inline Request Engine::submit(std::span<const int32_t> prompt, const GenerateOptions& options,
+                              const Session* session) {
+  return std::move(
+      detail::submit(get(), prompt, 1, options, session == nullptr ? nullptr : session->get())[0]);
+}
+
+inline std::vector<Request> Engine::submit_samples(std::span<const int32_t> prompt, uint32_t n,
+                                                   const GenerateOptions& options) {
+  if (n == 0) return {};
+  return detail::submit(get(), prompt, n, options, nullptr);
+}
+
+inline std::vector<Sample> Engine::best_of(std::span<const int32_t> prompt, uint32_t n,
+                                           GenerateOptions options) {
+  options.flags |= DASAN_REQ_LOGPROBS;
+  std::vector<Request> requests = submit_samples(prompt, n, options);
+  std::vector<Sample> samples;
+  for (Request& request : requests) {
+    Sample& sample = samples.emplace_back();
+    while (auto event = request.next()) {
+      sample.text += event->text;
+      sample.tokens.insert(sample.tokens.end(), event->tokens.begin(), event->tokens.end());
+      sample.finish = event->finish;
+      if (event->done && event->raw.generated_tokens > 0)
+        sample.mean_logprob = event->raw.logprob_sum / event->raw.generated_tokens;
+    }
+  }
+  std::stable_sort(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) {
+    return a.mean_logprob > b.mean_logprob;
+  });
+  return samples;
 }
 
 }  // namespace client

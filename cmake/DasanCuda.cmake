@@ -1,0 +1,65 @@
+# The CUDA backend: the target dasan_kernels_cuda, made from kernels/cuda where the toolkit is, and
+# from its stand-in elsewhere.
+set(dasan_cuda_on OFF)
+if(DASAN_SANITIZE)
+  message(STATUS "sanitizers: no CUDA backend (the emulator of the tests runs its code)")
+elseif(DASAN_CUDA STREQUAL "AUTO" AND NOT DASAN_SHARED)
+  # Whoever links a static libdasan would have to link the CUDA runtime too.
+  message(STATUS "static library: no CUDA backend unless DASAN_CUDA=ON")
+elseif(NOT DASAN_CUDA STREQUAL "OFF")
+  if(NOT CMAKE_CUDA_COMPILER)
+    find_program(DASAN_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_PATH PATHS /usr/local/cuda/bin PATH_SUFFIXES bin)
+    mark_as_advanced(DASAN_NVCC)
+    if(DASAN_NVCC)
+      set(CMAKE_CUDA_COMPILER "${DASAN_NVCC}")
+    endif()
+  endif()
+  # SASS for Ampere (and, within a major version, Ada) and for Hopper; PTX for what comes later.
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;80-virtual;90a-real" CACHE STRING "CUDA architectures")
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    if(CMAKE_CXX_COMPILER_LAUNCHER AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER "${CMAKE_CXX_COMPILER_LAUNCHER}")
+    endif()
+    enable_language(CUDA)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.4)
+      set(dasan_cuda_on ON)
+      message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}: the CUDA backend is built")
+    else()
+      message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}, expected at least 12.4: no CUDA backend")
+    endif()
+  else()
+    message(STATUS "no CUDA toolkit found: no CUDA backend")
+  endif()
+  if(DASAN_CUDA STREQUAL "ON" AND NOT dasan_cuda_on)
+    message(FATAL_ERROR "DASAN_CUDA: ON, but there is no usable CUDA toolkit (nvcc 12.4 or later)")
+  endif()
+endif()
+
+file(GLOB dasan_cuda_kernels CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/kernels/cuda/*.cu")
+file(GLOB dasan_cuda_host CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/kernels/cuda/*.cc")
+list(FILTER dasan_cuda_host EXCLUDE REGEX "/absent\\.cc$")
+
+if(dasan_cuda_on)
+  find_package(CUDAToolkit REQUIRED)
+  add_library(dasan_kernels_cuda OBJECT ${dasan_cuda_kernels} ${dasan_cuda_host})
+  # A kernel that spills registers is a warning, and an error where warnings are.
+  target_compile_options(dasan_kernels_cuda PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-warn-spills>"
+    "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${DASAN_WERROR}>>:-Xptxas=-Werror>")
+  # Explicit fma only, as on the CPU: two instances of one kernel must not round differently.
+  target_compile_options(dasan_kernels_cuda PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;-Xcompiler=-fvisibility=hidden>"
+    "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${DASAN_WERROR}>>:--Werror=all-warnings>")
+  set_target_properties(dasan_kernels_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
+  target_include_directories(dasan_kernels_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  target_link_libraries(dasan_kernels_cuda PRIVATE dasan_options)
+  set(DASAN_CUDA_LIBS CUDA::cudart_static)
+else()
+  add_library(dasan_kernels_cuda OBJECT kernels/cuda/absent.cc)
+  target_link_libraries(dasan_kernels_cuda PRIVATE dasan_options)
+  set(DASAN_CUDA_LIBS "")
+endif()
+set_target_properties(dasan_kernels_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON)

@@ -1,0 +1,5 @@
+#include "kernels/cuda/matmul_instance.cuh"
+
+namespace dasan::kernels::cuda {
+DASAN_INSTANTIATE_MATMUL(kQ4_K);
+}  // namespace dasan::kernels::cuda
