@@ -199,12 +199,12 @@ Interruption::Interruption(const Request& request) {
   action.sa_handler = on_interrupt;
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;
-  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGINT, &action, &before_);
 }
 
 Interruption::~Interruption() {
+  sigaction(SIGINT, &before_, nullptr);
   watched_request = nullptr;
-  std::signal(SIGINT, SIG_DFL);
 }
 
 bool Interruption::interrupted() const noexcept { return interrupts.load() > 0; }

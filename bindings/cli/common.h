@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdint>
 #include <dasan/dasan.hpp>
 #include <string>
@@ -47,8 +48,8 @@ GenerateOptions generate_options(const SamplingOptions& options);
 std::string prompt_text(const std::string& option, bool given);
 std::string read_file(const std::string& path);  // "-": standard input
 
-// Ctrl-C cancels the request being watched instead of ending the program; a second one during the
-// same answer ends it. interrupted() is true after the first, until the next Interruption.
+// Ctrl-C cancels the request being watched instead of what it did before; a second one during the
+// same answer ends the program. interrupted() is true after the first, until the next Interruption.
 class Interruption {
  public:
   explicit Interruption(const Request& request);
@@ -56,6 +57,9 @@ class Interruption {
   Interruption(const Interruption&) = delete;
   Interruption& operator=(const Interruption&) = delete;
   bool interrupted() const noexcept;
+
+ private:
+  struct sigaction before_ {};
 };
 
 // Writes all of it or throws: a closed pipe must not look like success.
