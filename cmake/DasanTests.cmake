@@ -30,7 +30,7 @@ set(kernel_layers dasan_kernels dasan_kernels_avx2 dasan_kernels_avx512)
 dasan_test(kernels LAYERS ${kernel_layers})
 # The AVX-512 table on any x86-64 machine: the same suite, with the table's intrinsics computed by
 # AVX2 (tests/support/avx512_emulator) and an answer of its own to what the processor can do.
-if(TARGET dasan_kernels_avx512)
+if(TARGET dasan_kernels_avx512 AND NOT DASAN_SANITIZE)
   set(emulator "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/avx512_emulator")
   add_library(dasan_kernels_avx512_emulated OBJECT kernels/cpu/avx512/table.cc)
   target_include_directories(dasan_kernels_avx512_emulated SYSTEM PRIVATE "${emulator}")
@@ -74,8 +74,11 @@ if(dasan_cuda_on)
   set_tests_properties(cuda_device PROPERTIES LABELS release-only)
 endif()
 
-dasan_test(cuda/models LAYERS dasan_kernels_cuda_emulated dasan_engine dasan_text ${kernel_layers}
-  LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
+# Whole models: the same code as above in other sizes, a minute of it. Not once more instrumented.
+if(NOT DASAN_SANITIZE)
+  dasan_test(cuda/models LAYERS dasan_kernels_cuda_emulated dasan_engine dasan_text ${kernel_layers}
+    LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc LABELS release-only)
+endif()
 
 dasan_test(text LAYERS dasan_text ${kernel_layers} LIBS simdjson::simdjson dasan_pcre2 dasan_utf8proc)
 foreach(dir io engine models tokenizers)

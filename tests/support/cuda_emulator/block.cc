@@ -14,7 +14,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #endif
 
 namespace dasan::cuda_emulator {
@@ -27,8 +27,7 @@ constexpr size_t kStackBytes = 256 << 10;
 constexpr size_t kStackBytes = 64 << 10;
 #endif
 
-// ---- fibers
-// ---------------------------------------------------------------------------------------
+// ---- fibers ------------------------------------------------------------------------------------
 
 #if defined(__x86_64__)
 // Saves the callee-saved registers of the System V ABI on the stack and swaps stacks. ucontext
@@ -276,8 +275,7 @@ class HandlerScope {
   HandlerScope& operator=(const HandlerScope&) = delete;
 };
 
-// ---- scheduling
-// -----------------------------------------------------------------------------------
+// ---- scheduling --------------------------------------------------------------------------------
 
 // Who waits where, for the report of a deadlock.
 std::string waiting() {
@@ -304,6 +302,10 @@ bool run_block(bool backwards) {
   for (size_t i = 0; i < d.n_threads; i++) {
     Thread& t = *d.threads[i];
     t.stack.resize(kStackBytes);
+#if defined(__SANITIZE_ADDRESS__)
+    // A fiber that was given up in the middle left the marks of its frames.
+    __asan_unpoison_memory_region(t.stack.data(), t.stack.size());
+#endif
     t.context.prepare(t.stack.data(), t.stack.size(), fiber_main);
     const auto n = static_cast<unsigned>(i);
     t.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
