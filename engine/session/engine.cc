@@ -57,7 +57,8 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options,
   stats_.pages_total = static_cast<uint64_t>(kv_.total());
 }
 
-Engine::~Engine() = default;
+// Tasks that wait hold themselves: they end with the engine.
+Engine::~Engine() { shutdown(); }
 
 std::shared_ptr<Engine> Engine::create(std::shared_ptr<const Model> model,
                                        const EngineOptions& options, EngineParts parts) {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/api/api_support.h"
+#include "tests/support/effort.h"
 
 using namespace dasan::test;
 
@@ -19,7 +20,7 @@ constexpr int kPrompts = 4;
 // DASAN_STRESS_SECONDS, or short.
 double stress_seconds() {
   if (const char* seconds = std::getenv("DASAN_STRESS_SECONDS")) return std::atof(seconds);
-  return std::getenv("DASAN_TEST_QUICK") != nullptr ? 2.0 : 5.0;
+  return dasan::test::quick() ? 2.0 : 5.0;
 }
 
 dasan_status count_bytes(void* user, const void*, size_t size) {

@@ -16,10 +16,13 @@
 #include "engine/model/model.h"
 #include "engine/session/engine.h"
 #include "kernels/ops.h"
+#include "tests/support/effort.h"
 #include "tests/support/paths.h"
 
 namespace dasan {
 namespace {
+
+using test::quick;
 
 std::shared_ptr<const Model> demo() {
   static const auto model = Model::load(
@@ -266,8 +269,8 @@ TEST_CASE("determinism: no bit differs over random schedules") {
   }
   const char* wanted = std::getenv("DASAN_DETERMINISM_SCHEDULES");
   const uint32_t n = wanted != nullptr ? static_cast<uint32_t>(std::atoi(wanted))
-                     : std::getenv("DASAN_TEST_QUICK") != nullptr ? 30
-                                                                  : 300;
+                     : quick()         ? 15
+                                       : 300;
   for (uint32_t seed = 1; seed <= n; seed++) {
     CAPTURE(seed);
     Schedule(seed).run();

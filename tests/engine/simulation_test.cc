@@ -11,6 +11,7 @@
 #include "engine/session/engine.h"
 #include "kernels/core/status.h"
 #include "tests/models/fixture.h"
+#include "tests/support/effort.h"
 
 namespace dasan {
 namespace {
@@ -201,8 +202,7 @@ TEST_CASE("a long prompt that waits for pages is overtaken, and comes to run all
 }
 
 TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes back") {
-  const bool quick = std::getenv("DASAN_TEST_QUICK") != nullptr;
-  const int lives = quick ? 10000 : 100000;
+  const int lives = test::quick() ? 10000 : 100000;
   Simulation s(32, 150, 256);
   std::vector<std::shared_ptr<Request>> running;
   std::vector<std::shared_ptr<Sequence>> sessions;

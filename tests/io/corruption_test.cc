@@ -12,12 +12,9 @@
 #include "kernels/core/status.h"
 #include "tests/models/fixture.h"
 #include "tests/models/model_runs.h"
+#include "tests/support/effort.h"
 #include "tests/support/paths.h"
 #include "tests/support/shared_data.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define DASAN_UNDER_SANITIZER 1
-#endif
 
 namespace dasan::test {
 namespace {
@@ -59,9 +56,10 @@ class Walk {
 // Runs `body` in a child that may not grow by more than 256 MiB, so that an allocation the file
 // does not justify fails. Sanitizers need the address space themselves.
 void with_bounded_memory(const std::function<bool()>& body) {
-#ifdef DASAN_UNDER_SANITIZER
-  CHECK(body());
-#else
+  if (kSanitized) {
+    CHECK(body());
+    return;
+  }
   std::cout.flush();
   const pid_t child = fork();
   REQUIRE(child >= 0);
@@ -85,11 +83,7 @@ void with_bounded_memory(const std::function<bool()>& body) {
   waitpid(child, &status, 0);
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 0);
-#endif
 }
-
-// Sanitizer runs ask for shorter sweeps. The small files are walked in full all the same.
-bool quick() { return std::getenv("DASAN_TEST_QUICK") != nullptr; }
 
 // Of 0..size-1 the first `dense` ones, and n more evenly over all.
 std::vector<size_t> positions(size_t size, size_t dense, size_t n) {

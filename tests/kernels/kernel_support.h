@@ -14,12 +14,13 @@
 #include "kernels/core/half.h"
 #include "kernels/quant/dequantize.h"
 #include "kernels/quant/quantize.h"
+#include "tests/support/effort.h"
 
 namespace suite {
 
 using namespace dasan::kernels;
-
-inline bool quick() { return std::getenv("DASAN_TEST_QUICK") != nullptr; }
+using dasan::test::kSanitized;
+using dasan::test::quick;
 
 constexpr double kUlp = 0x1p-24;  // half a unit in the last place, relative
 

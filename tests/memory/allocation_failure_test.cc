@@ -14,6 +14,7 @@
 
 #include "tests/api/api_support.h"
 #include "tests/memory/mapped_bytes.h"
+#include "tests/support/effort.h"
 
 extern "C" {
 void* __libc_malloc(size_t size);
@@ -95,8 +96,6 @@ class Shortage {
     return g_failed > 0;
   }
 };
-
-bool quick() { return std::getenv("DASAN_TEST_QUICK") != nullptr; }
 
 // attempt(n, all) for n = 0, 1, ... until it reports that nothing failed any more; `sparse`: later
 // ones further and further apart. Returns how many were tried.

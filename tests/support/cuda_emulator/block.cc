@@ -182,6 +182,10 @@ std::string name(const Site& s) {
          std::to_string(s.line);
 }
 
+void report_fault(const std::string& what) {
+  device().report = "block " + name(blockIdx) + " thread " + name(threadIdx) + ": " + what;
+}
+
 void to_scheduler() {
   Device& d = device();
   Thread& t = d.running();
@@ -196,17 +200,26 @@ void to_scheduler() {
 #endif
 }
 
+// Takes a faulted thread out of its kernel, past the strings of the report.
+struct Faulted {};
+
 void fiber_main() {
   Device& d = device();
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &d.scheduler_stack, &d.scheduler_stack_bytes);
 #endif
-  (*d.kernel)();
   Thread& t = d.running();
+  try {
+    (*d.kernel)();
+  } catch (const Faulted&) {
+    t.state = State::kDead;
+    to_scheduler();
+    std::abort();  // a dead fiber is never resumed
+  }
   const bool in_flight = std::any_of(t.groups.begin(), t.groups.end(),
                                      [](const auto& group) { return !group.empty(); });
   if (!t.open_group.empty() || in_flight)
-    fault("the thread ends with cp.async copies that nobody waited for");
+    report_fault("the thread ends with cp.async copies that nobody waited for");
   t.state = State::kDone;
   to_scheduler();
   std::abort();  // a finished fiber is never resumed
@@ -230,7 +243,14 @@ void resume(size_t i) {
 
 struct sigaction previous_segv;
 
-void stray_access() { fault("memory access beyond the dynamic shared memory"); }
+// In place of the access, where nothing can be thrown.
+void stray_access() {
+  Device& d = device();
+  report_fault("memory access beyond the dynamic shared memory");
+  d.running().state = State::kDead;
+  to_scheduler();
+  std::abort();
+}
 
 void on_segv(int sig, siginfo_t* info, void* raw) {
   Device& d = device();
@@ -304,7 +324,7 @@ bool run_block(bool backwards) {
     t.stack.resize(kStackBytes);
 #if defined(__SANITIZE_ADDRESS__)
     // A fiber that was given up in the middle left the marks of its frames.
-    __asan_unpoison_memory_region(t.stack.data(), t.stack.size());
+    if (t.state != State::kDone) __asan_unpoison_memory_region(t.stack.data(), t.stack.size());
 #endif
     t.context.prepare(t.stack.data(), t.stack.size(), fiber_main);
     const auto n = static_cast<unsigned>(i);
@@ -363,11 +383,8 @@ uint64_t block_serial() noexcept { return device().serial; }
 void* shared_begin() noexcept { return device().dynamic_shared.data(); }
 
 void fault(const std::string& what) {
-  Device& d = device();
-  d.report = "block " + name(blockIdx) + " thread " + name(threadIdx) + ": " + what;
-  d.running().state = State::kDead;
-  to_scheduler();
-  std::abort();  // a dead fiber is never resumed
+  report_fault(what);
+  throw Faulted{};
 }
 
 void barrier(int id, int count, const Site& site) {
@@ -383,7 +400,8 @@ void barrier(int id, int count, const Site& site) {
     const Thread& t = *d.threads[i];
     if (t.state != State::kBarrier || t.barrier_id != id) continue;
     arrived++;
-    if (t.site.line != site.line || std::strcmp(t.site.file, site.file) != 0)
+    if (t.site.line != site.line ||
+        (t.site.file != site.file && std::strcmp(t.site.file, site.file) != 0))
       fault("divergent barrier: " + name(site) + " while thread " + std::to_string(i) +
             " waits in " + name(t.site));
   }
