@@ -37,7 +37,8 @@ if(TARGET dasan_kernels_avx512 AND NOT DASAN_SANITIZE)
   set(emulator "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/avx512_emulator")
   add_library(dasan_kernels_avx512_emulated OBJECT kernels/cpu/avx512/table.cc)
   target_include_directories(dasan_kernels_avx512_emulated SYSTEM PRIVATE "${emulator}")
-  target_compile_options(dasan_kernels_avx512_emulated PRIVATE -mavx2 -mfma -mf16c -Wno-psabi)
+  # -O1: hundreds of calls inlined into each kernel take GCC twice as long at -O2.
+  target_compile_options(dasan_kernels_avx512_emulated PRIVATE -mavx2 -mfma -mf16c -Wno-psabi -O1)
   target_link_libraries(dasan_kernels_avx512_emulated PRIVATE dasan_options)
   add_executable(test_kernels_avx512 tests/kernels/suite_test.cc "${emulator}/isa_detect.cc"
     $<FILTER:$<TARGET_OBJECTS:dasan_kernels>,EXCLUDE,isa_detect>

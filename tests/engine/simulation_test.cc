@@ -209,7 +209,8 @@ TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes 
   const auto below = [&](uint32_t n) { return static_cast<uint32_t>(s.random() % n); };
   uint64_t submitted = 0, refused = 0;
   while (submitted < static_cast<uint64_t>(lives)) {
-    for (uint32_t n = below(4); n > 0; n--) {
+    // The queue gets deep, not endless.
+    for (uint32_t n = running.size() < 300 ? below(4) : 0; n > 0; n--) {
       RequestOptions r =
           s.request(1 + below(200), 1 + below(30), below(9), static_cast<int32_t>(below(3)));
       if (below(3) == 0)  // a prefix that many share
