@@ -123,6 +123,7 @@ class ModelBench {
     model_ = std::make_unique<Model>(options.path, &params);
     info_ = model_->info();
     dasan_engine_params engine = DASAN_ENGINE_PARAMS_INIT;
+    engine.flags = DASAN_ENGINE_NO_PREFIX_CACHE;  // the same prompts again and again are computed
     engine.n_threads = static_cast<uint32_t>(options.threads);
     engine.kv_type = kKvTypes.at(options.kv);
     engine.max_context = std::min(options.context, info_.n_ctx_train);

@@ -113,6 +113,7 @@ void run(const Options& options) {
   const double load_seconds = seconds_since(t0);
   const dasan_model_info info = model.info();
   dasan_engine_params params = engine_params(options.engine, options.model);
+  params.flags |= DASAN_ENGINE_NO_PREFIX_CACHE;  // the same prompts again and again are computed
   const uint32_t deepest = *std::max_element(options.depths.begin(), options.depths.end());
   if (params.max_context == 0)
     params.max_context = deepest + std::max(options.prompt, options.generate + 2);
