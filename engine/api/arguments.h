@@ -57,12 +57,19 @@ T read_struct(const T* p, std::string_view name) {
   return copy;
 }
 
-// Fills the caller's struct as far as it reaches; a longer tail is zeroed. Its struct_size stays.
+// A struct that write_struct() can fill, found out before anything is given up for it.
 template <class T>
-void write_struct(T* out, std::string_view name, const T& value) {
+void check_struct(const T* out, std::string_view name) {
   const size_t size = not_null(out, name).struct_size;
   if (size < sizeof(out->struct_size) || size > kLargestStruct)
     bad_struct_size(name, size, sizeof(T));
+}
+
+// Fills the caller's struct as far as it reaches; a longer tail is zeroed. Its struct_size stays.
+template <class T>
+void write_struct(T* out, std::string_view name, const T& value) {
+  check_struct(out, name);
+  const size_t size = out->struct_size;
   auto* bytes = reinterpret_cast<unsigned char*>(out);
   const size_t known = std::min(size, sizeof(T));
   constexpr size_t skip = sizeof(out->struct_size);

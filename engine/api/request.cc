@@ -151,7 +151,7 @@ dasan_status dasan_submit(dasan_engine* e, const dasan_request_params* const* pa
 dasan_status dasan_request_next(dasan_request* r, dasan_event* event, uint32_t timeout_ms) {
   return guard([&] {
     not_null(r, "request");
-    not_null(event, "event");
+    check_struct(event, "event");  // what is taken below is lost to nobody
     const auto deadline = deadline_after(timeout_ms);
     dasan::Engine& engine = *r->engine;
     while (!r->request->take(r->event)) {

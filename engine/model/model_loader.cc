@@ -237,14 +237,37 @@ class ModelLoader {
       fingerprint_ = hash_bytes(t.data.data(), sample, fingerprint_);
       fingerprint_ = hash_bytes(t.data.data() + t.data.size() - sample, sample, fingerprint_);
     }
-    for (const RopeTable& r : model_->spec_.rope_tables)
-      fingerprint_ = hash_bytes(r.inv_freq.data(), r.inv_freq.size() * sizeof(float), fingerprint_);
-    for (const LayerSpec& l : model_->spec_.layers) {
-      const int32_t experts[] = {l.n_experts, l.n_experts_used, l.norm_topk ? 1 : 0};
-      if (l.n_experts > 0) fingerprint_ = hash_bytes(experts, sizeof experts, fingerprint_);
-    }
+    hash_spec(model_->spec_);
     model_->fingerprint_ = fingerprint_;
     plan_weights();
+  }
+
+  // Everything that decides what the weights compute: configuration values may be overridden.
+  void hash_spec(const ModelSpec& spec) {
+    const auto hash = [&](const auto& values) {
+      fingerprint_ = hash_bytes(values, sizeof values, fingerprint_);
+    };
+    for (const RopeTable& r : spec.rope_tables) {
+      fingerprint_ = hash_bytes(r.inv_freq.data(), r.inv_freq.size() * sizeof(float), fingerprint_);
+      const float kind[] = {r.attention_factor, r.interleaved ? 1.0f : 0.0f};
+      hash(kind);
+    }
+    const float factors[] = {spec.norm_eps, spec.embedding_multiplier, spec.residual_multiplier,
+                             spec.logits_multiplier, spec.attention_scale};
+    hash(factors);
+    for (const LayerSpec& l : spec.layers) {
+      const int32_t layer[] = {l.n_heads,
+                               l.n_kv_heads,
+                               l.head_dim,
+                               l.n_experts,
+                               l.n_experts_used,
+                               l.norm_topk ? 1 : 0,
+                               l.window,
+                               l.rope_table,
+                               static_cast<int32_t>(l.residual),
+                               static_cast<int32_t>(l.activation)};
+      hash(layer);
+    }
   }
 
   // What load_weights() will hold, from the shapes alone.

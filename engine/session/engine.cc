@@ -2,6 +2,7 @@
 #include "engine/session/engine.h"
 
 #include <algorithm>
+#include <new>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -165,6 +166,14 @@ bool Engine::step() {
     step_once();
   } catch (const Error& error) {
     fail_all(error.status(), error.message());
+    deliver_callbacks();
+    throw;
+  } catch (const std::bad_alloc&) {
+    fail_all(Status::kOutOfMemory, {});
+    deliver_callbacks();
+    throw;
+  } catch (...) {
+    fail_all(Status::kInternal, {});
     deliver_callbacks();
     throw;
   }

@@ -70,7 +70,7 @@ void Engine::step_once() {
   const double seconds = seconds_between(began, now_());
   int32_t decode_rows = 0;
   for (const std::shared_ptr<Task>& task : step_tasks_)
-    if (task->generated_tokens > 0 && task->step_tokens == 1) decode_rows++;
+    if (task->generated_tokens > 0 && task->pending() == 1) decode_rows += task->step_tokens;
   step_cost_.record(seconds, decode_rows, batch_.n_rows() - decode_rows);
   after_step();
 }
@@ -272,8 +272,10 @@ bool Engine::plan_step() {
 
 void Engine::append_to_batch(Task& task, int32_t n_tokens) {
   Sequence& s = *task.sequence;
-  task.cached_tokens += static_cast<uint32_t>(task.found_tokens);
-  stats_.tokens_cached += static_cast<uint64_t>(task.found_tokens);
+  if (task.timeline.preemptions == 0) {  // later it finds what it computed itself
+    task.cached_tokens += static_cast<uint32_t>(task.found_tokens);
+    stats_.tokens_cached += static_cast<uint64_t>(task.found_tokens);
+  }
   task.found_tokens = 0;
   const int32_t begin = s.computed, end = begin + n_tokens;
   if (begin % kernels::kPageTokens != 0 && !kv_.writable(s.pages.back())) {

@@ -143,9 +143,11 @@ void Engine::enqueue(std::vector<std::shared_ptr<Task>> tasks) {
     if (stopping_) throw Error(Status::kState, "the engine is being released");
     const size_t here = running_.size() + waiting_.size() + n_held_;
     if (here + all.size() > size_t{options_.max_queued} + options_.max_sequences)
-      throw Error(Status::kCapacity, std::to_string(here) +
-                                         " requests are queued, expected at most " +
-                                         std::to_string(options_.max_queued));
+      throw Error(Status::kCapacity,
+                  std::to_string(all.size()) + " requests on top of " + std::to_string(here) +
+                      ", expected at most " +
+                      std::to_string(size_t{options_.max_queued} + options_.max_sequences) +
+                      " together, running and queued");
     for (size_t i = 0; i < all.size(); i++) {
       check_fits(*all[i]);
       for (size_t j = 0; j < i; j++)

@@ -71,6 +71,7 @@ EngineOptions resolve_options(const Model& model, EngineOptions o) {
   if (o.max_batch_tokens == 0) o.max_batch_tokens = 512;
   if (o.max_context == 0) o.max_context = std::min(trained, kDefaultContextLimit);
   if (o.max_queued == 0) o.max_queued = 1024;
+  o.mixed_prefill_tokens = std::min(o.mixed_prefill_tokens, o.max_batch_tokens);
   if (o.n_threads == 0) o.n_threads = std::max(1u, std::thread::hardware_concurrency());
   check_range("max_sequences", o.max_sequences, 1, 4096);
   check_range("max_batch_tokens", o.max_batch_tokens, 1, 65536);

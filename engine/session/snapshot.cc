@@ -1,9 +1,11 @@
-// Saving and restoring a sequence. Layout, little-endian: a header (magic, version, KV dtype, the
-// model's fingerprint, page bytes, tokens, tokens that have KV, pages let go, cache salt, its
-// checksum), then the tokens and the pages, each block followed by its checksum (FNV-1a, 64 bits:
-// it finds damage, not malice; which is why restored pages never enter the prefix index).
+// Saving and restoring a sequence. Layout, little-endian: a header (magic, version, KV dtype, a
+// fingerprint of model, device and library, page bytes, tokens, tokens that have KV, pages let go,
+// cache salt, its checksum), then the tokens and the pages, each block followed by its checksum
+// (FNV-1a, 64 bits: it finds damage, not malice; which is why restored pages never enter the prefix
+// index).
 #include <cstring>
 #include <string>
+#include <string_view>
 
 #include "engine/session/engine.h"
 #include "engine/session/limits.h"
@@ -13,13 +15,13 @@ namespace dasan {
 namespace {
 
 constexpr uint64_t kMagic = 0x504E53'4E41534144;  // "DASANSNP"
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
 struct Header {
   uint64_t magic = kMagic;
   uint32_t version = kVersion;
   uint32_t kv_dtype = 0;
-  uint64_t fingerprint = 0, page_bytes = 0, n_tokens = 0, n_computed = 0, first_page = 0, salt = 0,
+  uint64_t origin = 0, page_bytes = 0, n_tokens = 0, n_computed = 0, first_page = 0, salt = 0,
            checksum = 0;
 };
 static_assert(sizeof(Header) == 72);
@@ -55,6 +57,18 @@ uint64_t header_checksum(Header header) {
   return checksum(&header, sizeof header);
 }
 
+// Of all that the bits of KV depend on: the model, the library's version, and where it ran. The
+// tables of a processor share their layout and their bits; devices of one kind are one.
+uint64_t origin(const Model& model) {
+  const std::string_view device = model.backend().name();
+  const std::string_view kind = device.substr(0, device.find(':'));
+  const std::string_view version = DASAN_VERSION_STRING;
+  uint64_t sum = checksum(kind.data(), kind.size(), model.fingerprint());
+  if (kind != "cpu" && device.rfind(':') != std::string_view::npos)
+    sum = checksum(device.data() + device.rfind(':'), device.size() - device.rfind(':'), sum);
+  return checksum(version.data(), version.size(), sum);
+}
+
 [[noreturn]] void bad_snapshot(const std::string& why) {
   throw Error(Status::kFormat, "snapshot: " + why);
 }
@@ -75,7 +89,7 @@ void Engine::save(const Sequence& sequence, const Writer& write) {
   try {
     Header header;
     header.kv_dtype = static_cast<uint32_t>(executor_->limits().kv_dtype);
-    header.fingerprint = model_->fingerprint();
+    header.origin = origin(*model_);
     header.page_bytes = executor_->page_bytes();
     header.n_tokens = copy.tokens.size();
     header.n_computed = static_cast<uint64_t>(copy.computed);
@@ -113,7 +127,8 @@ std::shared_ptr<Sequence> Engine::restore(const Reader& read) {
     bad_snapshot("version " + std::to_string(header.version) + ", expected " +
                  std::to_string(kVersion));
   if (header.checksum != header_checksum(header)) bad_snapshot("the header is damaged");
-  if (header.fingerprint != model_->fingerprint()) bad_snapshot("it was saved with another model");
+  if (header.origin != origin(*model_))
+    bad_snapshot("it was saved with another model, kind of device or version of dasan");
   if (header.kv_dtype != static_cast<uint32_t>(executor_->limits().kv_dtype) ||
       header.page_bytes != executor_->page_bytes())
     bad_snapshot("it was saved with another KV type or on another device");

@@ -106,6 +106,19 @@ TEST_CASE("struct_size: zero is refused, a newer caller's unknown fields must be
   CHECK(older.memory_total == 0x5A5A5A5A5A5A5A5Au);
 }
 
+TEST_CASE("an event struct that cannot be filled loses no event") {
+  const ModelPtr model = load(demo_model_path());
+  const EnginePtr engine = make_engine(model, DASAN_DRIVE_CALLER);
+  const std::vector<int32_t> prompt = {5, 6, 7};
+  const RequestPtr request = submit(engine, request_params(prompt, 3));
+  dasan_event unset{};
+  CHECK(dasan_request_next(request.get(), &unset, UINT32_MAX) == DASAN_E_INVALID_ARGUMENT);
+  const Answer answer = drain(request);
+  CHECK(answer.n_done == 1);
+  CHECK(answer.tokens.size() == answer.generated_tokens);
+  CHECK(answer.generated_tokens > 0);
+}
+
 TEST_CASE("unknown flags are refused") {
   dasan_model_params params = DASAN_MODEL_PARAMS_INIT;
   params.flags = 1u << 30;

@@ -101,6 +101,30 @@ TEST_CASE("a busy session refuses a second request and a rewind") {
   DASAN_REQUIRE_OK(dasan_session_rewind(session.get(), 0));
 }
 
+TEST_CASE("a snapshot is refused by a model whose configuration computes something else") {
+  const ModelPtr model = load(demo_model_path());
+  const EnginePtr engine = make_engine(model);
+  const SessionPtr session = new_session(engine);
+  run_on(engine, session, chat_prompt(model, "hello"), 4);
+  std::string snapshot;
+  DASAN_REQUIRE_OK(dasan_session_save(session.get(), append, &snapshot));
+  for (const char* key : {"llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base"}) {
+    const dasan_override overrides[] = {{{key, DASAN_NTS}, {"0.5", DASAN_NTS}}};
+    dasan_model_params params = DASAN_MODEL_PARAMS_INIT;
+    params.overrides = overrides;
+    params.n_overrides = 1;
+    dasan_model* raw = nullptr;
+    DASAN_REQUIRE_OK(dasan_model_load(&raw, demo_model_path().c_str(), &params));
+    const ModelPtr changed(raw);
+    const EnginePtr other = make_engine(changed);
+    std::string_view bytes = snapshot;
+    dasan_session* restored = nullptr;
+    INFO(std::string(key));
+    CHECK(dasan_session_restore(&restored, other.get(), take, &bytes) == DASAN_E_FORMAT);
+    CHECK(restored == nullptr);
+  }
+}
+
 TEST_CASE("save and restore continue bit for bit; damaged or foreign snapshots are refused") {
   const ModelPtr model = load(demo_model_path());
   const EnginePtr engine = make_engine(model);

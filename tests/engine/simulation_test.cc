@@ -203,7 +203,7 @@ TEST_CASE("a long prompt that waits for pages is overtaken, and comes to run all
 
 TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes back") {
   const int lives = test::quick() ? 10000 : 100000;
-  Simulation s(32, 150, 256);
+  Simulation s(32, 110, 256);
   std::vector<std::shared_ptr<Request>> running;
   std::vector<std::shared_ptr<Sequence>> sessions;
   const auto below = [&](uint32_t n) { return static_cast<uint32_t>(s.random() % n); };
@@ -212,7 +212,7 @@ TEST_CASE("many lives with cancels, forks, rewinds and errors: every page comes 
     // The queue gets deep, not endless.
     for (uint32_t n = running.size() < 300 ? below(4) : 0; n > 0; n--) {
       RequestOptions r =
-          s.request(1 + below(200), 1 + below(30), below(9), static_cast<int32_t>(below(3)));
+          s.request(1 + below(200), 1 + below(150), below(9), static_cast<int32_t>(below(3)));
       if (below(3) == 0)  // a prefix that many share
         for (size_t i = 0; i < r.prompt.size() / 2; i++) r.prompt[i] = static_cast<int32_t>(i % 7);
       r.cache_salt = below(2);

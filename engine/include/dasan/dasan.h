@@ -246,7 +246,8 @@ typedef struct dasan_engine_params {
   uint32_t mixed_prefill_tokens; /* of long prompts, in a step in which others decode; 0 = as many
                                     as let those wait at most 1.3 times as long for their tokens,
                                     more when more wait than decode */
-  uint64_t kv_bytes; /* KV cache; 0 = one full context, or a quarter of free memory if less */
+  uint64_t kv_bytes; /* KV cache; 0 = one full context, or less: a quarter of the free memory
+                        of this machine, four fifths of that of a device */
 } dasan_engine_params;
 #define DASAN_ENGINE_PARAMS_INIT \
   { (uint32_t)sizeof(dasan_engine_params), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
