@@ -102,7 +102,10 @@ if(TARGET dasan-cli)
     add_dependencies(test_cli dasan-cli)
   endif()
 endif()
-set_tests_properties(api PROPERTIES LABELS threads)
+set_tests_properties(api PROPERTIES LABELS threads RUN_SERIAL ON)  # as many threads as there are cores
+if(TEST cli)
+  set_tests_properties(cli PROPERTIES RUN_SERIAL ON)
+endif()
 
 # What is promised about the tree, the headers and the built files, checked by scripts. Once, in the
 # release build: an instrumented library has symbols of its own and no consumer.

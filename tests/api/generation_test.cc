@@ -277,8 +277,17 @@ TEST_CASE("cancel ends a request with exactly one DONE, however often it is call
 
 TEST_CASE("callbacks: every event, in order, DONE last; nonzero cancels") {
   const ModelPtr model = load(demo_model_path());
+  // An answer that takes a second, so that it is still running when the callback's verdict comes.
+  const dasan_override longer[] = {{{"llama.context_length", DASAN_NTS}, {"8192", DASAN_NTS}}};
+  dasan_model_params with_longer = DASAN_MODEL_PARAMS_INIT;
+  with_longer.overrides = longer;
+  with_longer.n_overrides = 1;
+  dasan_model* raw_long = nullptr;
+  DASAN_REQUIRE_OK(dasan_model_load(&raw_long, demo_model_path().c_str(), &with_longer));
+  const ModelPtr long_model(raw_long);
   for (const int32_t drive : {DASAN_DRIVE_THREAD, DASAN_DRIVE_CALLER}) {
     const EnginePtr engine = make_engine(model, drive);
+    const EnginePtr long_engine = make_engine(long_model, drive);
     const std::vector<int32_t> prompt = chat_prompt(model, kQuestion);
     struct State {
       Answer answer;
@@ -291,27 +300,28 @@ TEST_CASE("callbacks: every event, in order, DONE last; nonzero cancels") {
       if (event->kind == DASAN_EVENT_DONE) state->done = true;
       return ++state->events >= state->cancel_after ? 1 : 0;
     };
-    const auto run = [&](State& state) {
-      dasan_request_params params = request_params(prompt, 48);
+    const auto run = [&](State& state, const EnginePtr& e, uint32_t max_tokens, uint32_t flags) {
+      dasan_request_params params = request_params(prompt, max_tokens);
+      params.flags = flags;
       params.on_event = on_event;
       params.user = &state;
-      const RequestPtr request = submit(engine, params);
+      const RequestPtr request = submit(e, params);
       dasan_event event = DASAN_EVENT_INIT;
       CHECK(dasan_request_next(request.get(), &event, 0) == DASAN_E_STATE);
       while (!state.done) {
         if (drive == DASAN_DRIVE_CALLER) {
-          DASAN_REQUIRE_OK(dasan_engine_step(engine.get(), nullptr));
+          DASAN_REQUIRE_OK(dasan_engine_step(e.get(), nullptr));
         } else {
           std::this_thread::yield();
         }
       }
     };
     State whole, cut;
-    run(whole);
+    run(whole, engine, 48, 0);
     CHECK(whole.answer.text == demo_answer(engine, model).text);
     CHECK(whole.answer.n_done == 1);
     cut.cancel_after = 2;
-    run(cut);
+    run(cut, long_engine, 0, DASAN_REQ_IGNORE_EOS);
     CHECK(cut.answer.n_done == 1);
     CHECK(cut.answer.finish == DASAN_FINISH_CANCELLED);
   }
