@@ -40,10 +40,16 @@ void run(const Options& options, bool prompt_given) {
     }
     texts.clear();
   };
+  size_t number = 0;
   for (std::string line; std::getline(lines, line);) {
+    number++;
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.empty())
+      throw std::runtime_error(fmt::format("line {} is empty, expected a text to embed", number));
     texts.push_back(model.tokenize(line));
     if (texts.back().empty())
-      throw std::runtime_error("a line is empty: there is nothing to embed");
+      throw std::runtime_error(
+          fmt::format("line {} '{}' has no tokens, expected a text to embed", number, line));
     if (texts.size() == kGroup) flush();
   }
   if (!texts.empty()) flush();

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <string>
 
 #include "engine/api/arguments.h"
@@ -18,7 +19,9 @@ namespace {
 constexpr size_t kMessageBytes = 1024;
 thread_local char last_message[kMessageBytes] = "";
 
-// The C callback of dasan_log_set, adapted to the inner sink. Guarded by set_log_sink's lock.
+// The C callback of dasan_log_set, adapted to the inner sink: written while no sink is installed,
+// by one caller at a time.
+std::mutex log_set_mutex;
 dasan_log_fn user_log = nullptr;
 
 void forward_log(void* user, LogLevel level, std::string_view message) {
@@ -124,6 +127,7 @@ const char* dasan_error_message(void) { return dasan::api::last_message; }
 
 void dasan_log_set(dasan_log_fn fn, void* user, int32_t max_level) {
   guard([&] {
+    const std::lock_guard lock(dasan::api::log_set_mutex);
     // Silence first: no call of the old sink is running when the new function pointer is stored.
     dasan::set_log_sink(nullptr, nullptr, dasan::LogLevel::kError);
     dasan::api::user_log = fn;

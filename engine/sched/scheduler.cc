@@ -10,8 +10,7 @@ namespace {
 // Pages that `tokens` more of c need.
 int32_t pages_for(const Candidate& c, int32_t tokens) {
   const int32_t beyond = std::max(0, tokens - c.free_in_pages);
-  return (c.copies_page ? 1 : 0) + c.unpark_pages +
-         (beyond + kernels::kPageTokens - 1) / kernels::kPageTokens;
+  return (c.copies_page ? 1 : 0) + (beyond + kernels::kPageTokens - 1) / kernels::kPageTokens;
 }
 
 // Pages that the rest of its history will need at once; where every layer has a window, what it
@@ -67,7 +66,7 @@ class Planner {
     const int32_t rowless = std::max(0, c.rows_before() - had);
     int32_t tokens = std::min({c.pending - had, rows_, most, rowless + logit_rows_});
     const int32_t have = first ? 0 : pages_for(c, had);
-    const int32_t fixed = (c.copies_page ? 1 : 0) + c.unpark_pages;
+    const int32_t fixed = c.copies_page ? 1 : 0;
     const int64_t room =
         int64_t{c.free_in_pages} + int64_t{pages_ + have - fixed} * kernels::kPageTokens - had;
     if (pages_ + have < fixed || room <= 0) {

@@ -21,7 +21,6 @@ struct Candidate {
   // every token wants one. -1: the last alone.
   int32_t first_row = -1;
   bool decodes = false;      // has given a token already: somebody is reading along
-  int32_t unpark_pages = 0;  // to bring back from host memory before it can run
   int32_t window_pages = 0;  // the most it ever holds, where every layer has a window; 0: no bound
   int32_t passed = 0;        // steps that admitted another past it, for want of pages
   uint64_t served = 0;       // what its client was given: less first

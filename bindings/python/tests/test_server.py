@@ -215,7 +215,7 @@ def test_tools_and_reasoning(tmp_path: Path) -> None:
             model="scripted", temperature=0, tools=TOOLS,
             messages=[
                 {"role": "user", "content": "날씨?"},
-                {"role": "assistant", "content": None, "tool_calls": [made.model_dump()]},
+                {"role": "assistant", "content": None, "tool_calls": [{**made.model_dump(), "index": 0}]},
                 {"role": "tool", "tool_call_id": made.id, "content": "맑음"},
             ],
         )  # fmt: skip

@@ -198,6 +198,7 @@ def test_keys_limits_and_audit(tmp_path: Path) -> None:
         [lines[1], lines[0], *lines[2:]],  # two swapped
         [lines[0].replace('"복지과"'.encode("ascii", "backslashreplace"), b'"x"'), *lines[1:]],  # one changed
         [*lines[:6], lines[6][:-20]],  # one cut
+        [lines[0].replace(b"{", b'{"caller":"other",', 1), *lines[1:]],  # one key twice
     ):
         (tmp_path / "bad").write_bytes(b"".join(damaged))
         with pytest.raises(ValueError, match="bad:"):

@@ -85,6 +85,7 @@ def _serve(o: Any) -> int:
 
         class Server(uvicorn.Server):
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                self.force_exit = self.force_exit or service.draining  # the second one ends at once
                 service.draining = True  # no new answers; those that run may end
                 super().handle_exit(sig, frame)
 
@@ -98,7 +99,10 @@ def _serve(o: Any) -> int:
         print(f"{service.name}: http://{settings.host}:{settings.port}/ and /v1", file=sys.stderr, flush=True)
         # uvicorn raises the signal again when it is done: a drained server has ended well.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        Server(config).run()
+        try:
+            Server(config).run()
+        except KeyboardInterrupt:
+            return 130
     return 0
 
 

@@ -27,6 +27,10 @@ def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(record)).hexdigest()
 
 
+def _line(record: Mapping[str, Any], digest: str) -> bytes:
+    return _canonical({**record, "digest": digest}) + b"\n"
+
+
 class AuditLog:
     """Appends records; continues the chain of a file that exists."""
 
@@ -44,8 +48,13 @@ class AuditLog:
                 "previous": self.head,
             }
             digest = _digest(line)
-            # One write per line: a crash leaves a whole chain, or one broken last line.
-            os.write(self._file, _canonical({**line, "digest": digest}) + b"\n")
+            # One write per line: a crash leaves a whole chain, or one broken last line. What a full
+            # disk cuts is taken back, or the next line would be glued to it.
+            raw, before = _line(line, digest), os.fstat(self._file).st_size
+            written = os.write(self._file, raw)
+            if written != len(raw):
+                os.ftruncate(self._file, before)
+                raise OSError(f"audit log: {written} of {len(raw)} bytes of record {self._count} written")
             self._count, self.head = self._count + 1, digest
 
     def close(self) -> None:
@@ -74,6 +83,8 @@ def verify(path: Path) -> tuple[int, str]:
                 raise ValueError(f"{path}:{number}: follows {record.get('previous')}, expected {head}")
             if _digest(record) != digest:
                 raise ValueError(f"{path}:{number}: was changed: digest {digest}, expected {_digest(record)}")
+            if raw != _line(record, digest):  # two readers might read two things in it
+                raise ValueError(f"{path}:{number}: not written as this log writes its records")
             head, count = digest, count + 1
     return count, head
 

@@ -48,12 +48,17 @@ class ContentPart(BaseModel):
     text: str | None = None
 
 
-class FunctionCall(Body):
+# What clients send back as they got it, the `index` of a stream included.
+class Returned(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class FunctionCall(Returned):
     name: str
     arguments: str
 
 
-class ToolCallIn(Body):
+class ToolCallIn(Returned):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
